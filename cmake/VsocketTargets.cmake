@@ -1,0 +1,30 @@
+# What every target of the project shares: language level, warnings, and the two ways to make a target.
+set(CMAKE_CXX_STANDARD 20)
+set(CMAKE_CXX_STANDARD_REQUIRED ON)
+set(CMAKE_CXX_EXTENSIONS OFF)
+set(CMAKE_C_STANDARD 17)
+set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
+set(CMAKE_RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/bin)
+set(CMAKE_LIBRARY_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/lib)
+
+set(VSOCKET_SANITIZE "" CACHE STRING "Sanitizers for everything but the shim's product library: address,undefined or thread")
+
+add_library(vsocket_options INTERFACE)
+target_compile_options(vsocket_options INTERFACE -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion -Werror)
+if(VSOCKET_SANITIZE)
+  target_compile_options(vsocket_options INTERFACE -fsanitize=${VSOCKET_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)
+  target_link_options(vsocket_options INTERFACE -fsanitize=${VSOCKET_SANITIZE})
+endif()
+
+# A GoogleTest program `name` from the remaining arguments (sources; libraries after LIBS), registered with ctest under its name.
+# Labels (after LABELS) choose when it runs: none is always; `root` needs root and network namespaces; `long` only with --all.
+function(vsocket_add_test name)
+  cmake_parse_arguments(ARG "" "" "LIBS;LABELS" ${ARGN})
+  add_executable(${name} ${ARG_UNPARSED_ARGUMENTS})
+  target_link_libraries(${name} PRIVATE vsocket_options ${ARG_LIBS} gtest gtest_main)
+  add_test(NAME ${name} COMMAND ${name})
+  set_tests_properties(${name} PROPERTIES TIMEOUT 120)
+  if(ARG_LABELS)
+    set_tests_properties(${name} PROPERTIES LABELS "${ARG_LABELS}")
+  endif()
+endfunction()

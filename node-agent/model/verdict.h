@@ -1,0 +1,34 @@
+// The question a policy answers, and its answer with the explanation.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "node-agent/model/cluster.h"
+
+namespace vsocket::model {
+
+// One connection attempt, from the initiator's side.
+struct Flow {
+  IpAddress source;
+  IpAddress destination;
+  std::uint16_t destination_port = 0;
+  Protocol protocol = Protocol::kTcp;
+  auto operator<=>(const Flow&) const = default;
+};
+
+struct DirectionVerdict {
+  bool allowed = false;
+  std::string pod;                // "ns/name" of the pod this direction judges; empty: not a pod, nothing to judge
+  std::vector<std::string> isolated_by;  // policies that select the pod in this direction, "ns/name"
+  std::string decided_by;         // "policy ns/name, ingress rule 2, peer 1" or "no policy selects the pod" or "no rule matches"
+};
+
+struct Verdict {
+  bool allowed = false;           // egress.allowed && ingress.allowed
+  DirectionVerdict egress;        // of the source pod
+  DirectionVerdict ingress;       // of the destination pod
+};
+
+}  // namespace vsocket::model
