@@ -1,0 +1,51 @@
+// Sleep and wake: how a side that waits for bytes or room is never left asleep.
+//
+//   waiter                                   maker (publishes bytes, or frees room)
+//   A1 word = target          (relaxed)      B1 tail / head = new     (release)
+//   A2 SleepWakeFence                        B2 SleepWakeFence
+//   A3 ready? -> do not sleep                B3 word armed? -> exchange it to kNobody, ring that target
+//   A4 sleep in the kernel
+//
+// The fences pair: either A3 sees B1, or B3 sees A1 (store buffering is the one reordering that would break it). The exchange makes one
+// ring out of many: a maker that finds kNobody knows that somebody else rings. A waiter disarms when it is awake; a bell that comes
+// late finds an awake waiter and is drained later. test/models/wake.pml checks this.
+#pragma once
+
+#include <atomic>
+
+#include "channel/layout.h"
+
+namespace vsocket::channel {
+
+inline void SleepWakeFence() {
+#if defined(__SANITIZE_THREAD__)
+  static std::atomic<int> word;  // ThreadSanitizer does not model fences; a locked RMW is as strong
+  word.fetch_add(1, std::memory_order_seq_cst);
+#else
+  std::atomic_thread_fence(std::memory_order_seq_cst);
+#endif
+}
+
+// A1 and A2. The caller re-checks after it.
+inline void Arm(std::atomic<std::uint32_t>& word, std::uint32_t target) {
+  word.store(target, std::memory_order_relaxed);
+  SleepWakeFence();
+}
+
+inline void Disarm(std::atomic<std::uint32_t>& word) {
+  if (word.load(std::memory_order_relaxed) != kNobody) word.store(kNobody, std::memory_order_relaxed);
+}
+
+// B2 and B3: whom the caller has to ring now; kNobody mostly. The value is the peer's choice: an index out of range means kTcpBell.
+[[nodiscard]] inline std::uint32_t TakeWaiter(std::atomic<std::uint32_t>& word) {
+  SleepWakeFence();
+  if (word.load(std::memory_order_relaxed) == kNobody) return kNobody;
+  const std::uint32_t target = word.exchange(kNobody, std::memory_order_acq_rel);
+  return target < kFirstWakeFd + kWakeFdsPerSide ? target : static_cast<std::uint32_t>(kTcpBell);
+}
+
+// A side is writable again, and worth a wake-up, when this much of the ring is free. The waiter's re-check and the consumer's decision to
+// ring use the same number, or a sleeper could be left with room.
+constexpr std::uint64_t WritableRoom(std::uint32_t capacity_log2) { return 1ULL << (capacity_log2 - 2); }
+
+}  // namespace vsocket::channel
