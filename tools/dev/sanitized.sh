@@ -1,0 +1,29 @@
+# Which tests are built and run again under a sanitizer, as shell patterns on ctest names. Sourced.
+#
+# ASan+UBSan: every GoogleTest program. TSan: only what has threads or shared memory of its own; gRPC and protobuf come from Debian
+# uninstrumented, so TSan would report their innards.
+tsan_patterns=('base_*' 'channel_*' 'ring*' 'switch*' 'wake*' 'shim_*' 'broker_*' 'transport_*' 'torture*')
+asan_excluded=('tidy*' 'three_ways*' 'demo*' 'model_*' 'spin_*')
+
+matches() {
+  local name=$1 pattern
+  shift
+  for pattern in "$@"; do
+    # shellcheck disable=SC2053  # a pattern on purpose
+    [[ "$name" == $pattern ]] && return 0
+  done
+  return 1
+}
+
+# sanitized_tests PRESET: the ctest names, which are also the targets' names; from the configured release tree.
+sanitized_tests() {
+  local name
+  while read -r name; do
+    # Only tests that are a program of their own can be rebuilt.
+    [[ -x "build/release/bin/$name" ]] || continue
+    case "$1" in
+      asan) matches "$name" "${asan_excluded[@]}" || echo "$name" ;;
+      tsan) ! matches "$name" "${tsan_patterns[@]}" || echo "$name" ;;
+    esac
+  done < <(ctest --test-dir build/release -N | sed -n 's/^ *Test *#[0-9]*: //p')
+}
