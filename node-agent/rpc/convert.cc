@@ -1,0 +1,162 @@
+#include "node-agent/rpc/convert.h"
+
+#include <string_view>
+
+#include "channel/reason.h"
+#include "proto/version.h"
+
+namespace vsocket::rpc {
+namespace {
+
+using model::ApiError;
+using model::ApiErrorKind;
+
+// The uid becomes a directory name and the container id a key that people type: nothing that could leave the directory.
+bool IsName(std::string_view text) {
+  constexpr std::size_t kLongest = 253;  // of a Kubernetes name
+  if (text.empty() || text.size() > kLongest || text == "." || text == "..") return false;
+  for (const char c : text) {
+    const bool ok = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' || c == '_' || c == '.';
+    if (!ok) return false;
+  }
+  return true;
+}
+
+Failure<ApiError> Invalid(std::string message) { return Failure<ApiError>({ApiErrorKind::kInvalid, std::move(message)}); }
+
+v1::ConnectionState StateOf(model::ConnectionState state) {
+  switch (state) {
+    case model::ConnectionState::kTcp:
+      return v1::CONNECTION_STATE_TCP;
+    case model::ConnectionState::kUpgrading:
+      return v1::CONNECTION_STATE_UPGRADING;
+    case model::ConnectionState::kRing:
+      return v1::CONNECTION_STATE_RING;
+  }
+  return v1::CONNECTION_STATE_UNSPECIFIED;
+}
+
+void ToProto(const model::DirectionVerdict& verdict, v1::DirectionVerdict* out) {
+  out->set_allowed(verdict.allowed);
+  out->set_pod(verdict.pod);
+  for (const std::string& policy : verdict.isolated_by) out->add_isolated_by(policy);
+  out->set_decided_by(verdict.decided_by);
+}
+
+}  // namespace
+
+Result<model::LocalPod, ApiError> FromProto(const v1::LocalPod& message) {
+  if (!IsName(message.uid())) return Invalid("pod uid \"" + message.uid() + "\" is not a name of [A-Za-z0-9-_.]");
+  if (!IsName(message.container_id())) return Invalid("container id \"" + message.container_id() + "\" is not a name of [A-Za-z0-9-_.]");
+  if (!IsName(message.namespace_()) || !IsName(message.name())) {
+    return Invalid("pod \"" + message.namespace_() + "/" + message.name() + "\" is not a name of [A-Za-z0-9-_.]");
+  }
+  if (message.ifname().empty()) return Invalid("the interface name is empty");
+
+  model::LocalPod pod;
+  pod.uid = message.uid();
+  pod.ns = message.namespace_();
+  pod.name = message.name();
+  pod.container_id = message.container_id();
+  pod.ifname = message.ifname();
+  pod.netns_path = message.netns_path();
+  pod.netns_cookie = message.netns_cookie();
+  pod.netns_inode = message.netns_inode();
+  for (const std::string& text : message.ips()) {
+    const auto address = model::IpAddress::Parse(text);
+    if (!address) return Invalid("pod address \"" + text + "\" is not an IP address");
+    pod.ips.push_back(*address);
+  }
+  return pod;
+}
+
+void ToProto(const model::LocalPod& pod, v1::LocalPod* out) {
+  out->set_uid(pod.uid);
+  out->set_namespace_(pod.ns);
+  out->set_name(pod.name);
+  out->set_container_id(pod.container_id);
+  out->set_ifname(pod.ifname);
+  out->set_netns_path(pod.netns_path);
+  out->set_netns_cookie(pod.netns_cookie);
+  out->set_netns_inode(pod.netns_inode);
+  for (const model::IpAddress& address : pod.ips) out->add_ips(address.ToString());
+}
+
+void ToProto(const model::LocalPodStatus& status, v1::PodStatus* out) {
+  ToProto(status.pod, out->mutable_pod());
+  out->set_socket_dir(status.socket_dir);
+  out->set_processes(status.processes);
+  out->set_channels(status.channels);
+  out->set_channel_bytes(status.channel_bytes);
+  out->set_isolated_ingress(status.isolated_ingress);
+  out->set_isolated_egress(status.isolated_egress);
+}
+
+void ToProto(const model::ConnectionInfo& connection, v1::Connection* out) {
+  out->set_pod(connection.pod);
+  out->set_pod_uid(connection.pod_uid);
+  out->set_program(connection.program);
+  out->set_pid(connection.pid);
+  out->set_local_ip(connection.local.ToString());
+  out->set_local_port(connection.local_port);
+  out->set_remote_ip(connection.remote.ToString());
+  out->set_remote_port(connection.remote_port);
+  out->set_remote_pod(connection.remote_pod);
+  out->set_cookie(connection.cookie);
+  out->set_state(StateOf(connection.state));
+  out->set_tcp_sent(connection.tcp_sent);
+  out->set_tcp_received(connection.tcp_received);
+  out->set_ring_sent(connection.ring_sent);
+  out->set_ring_received(connection.ring_received);
+  if (connection.state != model::ConnectionState::kRing) {
+    out->set_reason(connection.reason);
+    out->set_reason_text(channel::ReasonText(connection.reason));
+  }
+}
+
+void ToProto(const model::Verdict& verdict, v1::TracePolicyResponse* out) {
+  out->set_allowed(verdict.allowed);
+  ToProto(verdict.egress, out->mutable_egress());
+  ToProto(verdict.ingress, out->mutable_ingress());
+}
+
+void ToProto(const model::AgentStatus& status, v1::StatusResponse* out) {
+  out->set_version(status.version);
+  out->set_instance(status.instance);
+  out->set_uptime_seconds(status.uptime_seconds);
+  out->set_source(status.source);
+  out->set_revision(status.revision);
+  for (const model::SourceProblem& problem : status.problems) {
+    v1::SourceProblem* message = out->add_problems();
+    message->set_where(problem.where);
+    message->set_what(problem.what);
+  }
+  out->set_pods(status.pods);
+  out->set_processes(status.processes);
+  out->set_channels(status.channels);
+  out->set_regions(status.regions);
+  out->set_upgrades(status.upgrades);
+  out->set_denials(status.denials);
+  out->set_revocations(status.revocations);
+  out->set_ready(status.ready);
+  out->set_protocol_version(kProtocolVersion);
+}
+
+grpc::Status ToStatus(const ApiError& error) {
+  // FAILED_PRECONDITION is not here: it means another protocol version and nothing else.
+  switch (error.kind) {
+    case ApiErrorKind::kInvalid:
+      return {grpc::StatusCode::INVALID_ARGUMENT, error.message};
+    case ApiErrorKind::kNotFound:
+      return {grpc::StatusCode::NOT_FOUND, error.message};
+    case ApiErrorKind::kConflict:
+      return {grpc::StatusCode::ALREADY_EXISTS, error.message};
+    case ApiErrorKind::kUnavailable:
+      return {grpc::StatusCode::UNAVAILABLE, error.message};
+    case ApiErrorKind::kInternal:
+      break;
+  }
+  return {grpc::StatusCode::INTERNAL, error.message};
+}
+
+}  // namespace vsocket::rpc

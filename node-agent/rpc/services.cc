@@ -1,0 +1,124 @@
+#include "node-agent/rpc/services.h"
+
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "node-agent/rpc/convert.h"
+#include "proto/version.h"
+
+namespace vsocket::rpc {
+namespace {
+
+constexpr int kConnectionsPerPage = 512;  // about 150 KiB of the 4 MiB a client accepts in a message
+
+// OK when the request may be served now. The version comes first: what else the request says cannot be understood without it.
+template <typename Request>
+grpc::Status Admit(const Request& request, Gate& gate) {
+  if (request.protocol_version() != kProtocolVersion) {
+    return {grpc::StatusCode::FAILED_PRECONDITION, "the client speaks protocol version " + std::to_string(request.protocol_version()) +
+                                                       " and the agent protocol version " + std::to_string(kProtocolVersion)};
+  }
+  if (!gate.Pass()) return {grpc::StatusCode::UNAVAILABLE, "the agent is shutting down"};
+  return grpc::Status::OK;
+}
+
+}  // namespace
+
+void Gate::Set(State state) {
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (state_ == State::kShut) return;
+    state_ = state;
+  }
+  changed_.notify_all();
+}
+
+bool Gate::Pass() {
+  std::unique_lock<std::mutex> lock(mutex_);
+  changed_.wait(lock, [this] { return state_ != State::kWaiting; });
+  return state_ == State::kOpen;
+}
+
+grpc::Status CniService::AddPod(grpc::ServerContext*, const v1::AddPodRequest* request, v1::AddPodResponse* response) {
+  if (auto refusal = Admit(*request, gate_); !refusal.ok()) return refusal;
+  auto pod = FromProto(request->pod());
+  if (!pod) return ToStatus(pod.Error());
+  auto added = api_.AddPod(std::move(*pod));
+  if (!added) return ToStatus(added.Error());
+  response->set_socket_dir(added->socket_dir);
+  return grpc::Status::OK;
+}
+
+grpc::Status CniService::RemovePod(grpc::ServerContext*, const v1::RemovePodRequest* request, v1::RemovePodResponse*) {
+  if (auto refusal = Admit(*request, gate_); !refusal.ok()) return refusal;
+  auto removed = api_.RemovePod(request->container_id(), request->ifname());
+  return removed ? grpc::Status::OK : ToStatus(removed.Error());
+}
+
+grpc::Status CniService::CheckPod(grpc::ServerContext*, const v1::CheckPodRequest* request, v1::CheckPodResponse* response) {
+  if (auto refusal = Admit(*request, gate_); !refusal.ok()) return refusal;
+  auto pod = FromProto(request->pod());
+  if (!pod) return ToStatus(pod.Error());
+  auto checked = api_.CheckPod(*pod);
+  if (!checked) return ToStatus(checked.Error());
+  response->set_socket_dir(checked->socket_dir);
+  return grpc::Status::OK;
+}
+
+grpc::Status CniService::CollectPods(grpc::ServerContext*, const v1::CollectPodsRequest* request, v1::CollectPodsResponse* response) {
+  if (auto refusal = Admit(*request, gate_); !refusal.ok()) return refusal;
+  std::vector<std::pair<std::string, std::string>> keep;
+  keep.reserve(static_cast<std::size_t>(request->keep_size()));
+  for (const v1::Attachment& attachment : request->keep()) keep.emplace_back(attachment.container_id(), attachment.ifname());
+  auto removed = api_.CollectPods(keep);
+  if (!removed) return ToStatus(removed.Error());
+  response->set_removed(*removed);
+  return grpc::Status::OK;
+}
+
+grpc::Status CniService::Status(grpc::ServerContext*, const v1::CniStatusRequest* request, v1::CniStatusResponse* response) {
+  if (auto refusal = Admit(*request, gate_); !refusal.ok()) return refusal;
+  const model::AgentStatus status = api_.Status();
+  response->set_ready(status.ready);
+  response->set_version(status.version);
+  return grpc::Status::OK;
+}
+
+grpc::Status InspectService::Status(grpc::ServerContext*, const v1::StatusRequest* request, v1::StatusResponse* response) {
+  if (auto refusal = Admit(*request, gate_); !refusal.ok()) return refusal;
+  ToProto(api_.Status(), response);
+  return grpc::Status::OK;
+}
+
+grpc::Status InspectService::ListPods(grpc::ServerContext*, const v1::ListPodsRequest* request, v1::ListPodsResponse* response) {
+  if (auto refusal = Admit(*request, gate_); !refusal.ok()) return refusal;
+  for (const model::LocalPodStatus& pod : api_.Pods()) ToProto(pod, response->add_pods());
+  return grpc::Status::OK;
+}
+
+grpc::Status InspectService::ListConnections(grpc::ServerContext*, const v1::ListConnectionsRequest* request,
+                                             grpc::ServerWriter<v1::ConnectionsPage>* pages) {
+  if (auto refusal = Admit(*request, gate_); !refusal.ok()) return refusal;
+  v1::ConnectionsPage page;
+  for (const model::ConnectionInfo& connection : api_.Connections()) {
+    if (!request->pod().empty() && request->pod() != connection.pod) continue;
+    ToProto(connection, page.add_connections());
+    if (page.connections_size() < kConnectionsPerPage) continue;
+    if (!pages->Write(page)) return {grpc::StatusCode::CANCELLED, "the client went away"};
+    page.Clear();
+  }
+  if (page.connections_size() > 0) pages->Write(page);
+  return grpc::Status::OK;
+}
+
+grpc::Status InspectService::TracePolicy(grpc::ServerContext*, const v1::TracePolicyRequest* request,
+                                         v1::TracePolicyResponse* response) {
+  if (auto refusal = Admit(*request, gate_); !refusal.ok()) return refusal;
+  auto verdict = api_.TracePolicy(request->source_pod(), request->destination_pod(), request->port());
+  if (!verdict) return ToStatus(verdict.Error());
+  ToProto(*verdict, response);
+  return grpc::Status::OK;
+}
+
+}  // namespace vsocket::rpc

@@ -1,0 +1,64 @@
+// The two gRPC services as adapters over model::NodeApi. Only rpc/ sees this header.
+//
+// A gate holds every request until the agent has applied its spool, so that a DEL which arrives early cannot be overtaken by the
+// spooled ADD of the same pod. Thread safety: handlers run on gRPC's threads, several at a time.
+#pragma once
+
+#include <grpcpp/grpcpp.h>
+#include <vsocket/v1/agent.grpc.pb.h>
+
+#include <condition_variable>
+#include <mutex>
+
+#include "node-agent/model/node_api.h"
+
+namespace vsocket::rpc {
+
+class Gate {
+ public:
+  void Open() { Set(State::kOpen); }
+  // For good: those who wait, and those who come, are turned away.
+  void Shut() { Set(State::kShut); }
+  // True when open; false when shut. Waits while neither.
+  [[nodiscard]] bool Pass();
+
+ private:
+  enum class State { kWaiting, kOpen, kShut };
+  void Set(State state);
+
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  State state_ = State::kWaiting;
+};
+
+class CniService final : public v1::Cni::Service {
+ public:
+  CniService(model::NodeApi& api, Gate& gate) : api_(api), gate_(gate) {}
+
+  grpc::Status AddPod(grpc::ServerContext*, const v1::AddPodRequest* request, v1::AddPodResponse* response) override;
+  grpc::Status RemovePod(grpc::ServerContext*, const v1::RemovePodRequest* request, v1::RemovePodResponse*) override;
+  grpc::Status CheckPod(grpc::ServerContext*, const v1::CheckPodRequest* request, v1::CheckPodResponse* response) override;
+  grpc::Status CollectPods(grpc::ServerContext*, const v1::CollectPodsRequest* request, v1::CollectPodsResponse* response) override;
+  grpc::Status Status(grpc::ServerContext*, const v1::CniStatusRequest* request, v1::CniStatusResponse* response) override;
+
+ private:
+  model::NodeApi& api_;
+  Gate& gate_;
+};
+
+class InspectService final : public v1::Inspect::Service {
+ public:
+  InspectService(model::NodeApi& api, Gate& gate) : api_(api), gate_(gate) {}
+
+  grpc::Status Status(grpc::ServerContext*, const v1::StatusRequest* request, v1::StatusResponse* response) override;
+  grpc::Status ListPods(grpc::ServerContext*, const v1::ListPodsRequest* request, v1::ListPodsResponse* response) override;
+  grpc::Status ListConnections(grpc::ServerContext*, const v1::ListConnectionsRequest* request,
+                               grpc::ServerWriter<v1::ConnectionsPage>* pages) override;
+  grpc::Status TracePolicy(grpc::ServerContext*, const v1::TracePolicyRequest* request, v1::TracePolicyResponse* response) override;
+
+ private:
+  model::NodeApi& api_;
+  Gate& gate_;
+};
+
+}  // namespace vsocket::rpc
