@@ -9,18 +9,21 @@
 #pragma once
 
 #include <chrono>
+#include <cstdint>
 #include <memory>
 #include <string>
 
 #include "base/result.h"
 #include "node-agent/model/node_api.h"
 #include "node-agent/rpc/spool.h"
+#include "proto/version.h"
 
 namespace vsocket::rpc {
 
 struct RpcServerOptions {
   std::string socket_path;  // at most 98 bytes: the socket is made beside it under a longer name (unix(7): sun_path is 108)
   std::string spool_dir;    // proto/spool.h; empty: no spool
+  std::uint32_t protocol_version = kProtocolVersion;  // of requests that are served; tests play an agent of another release
 };
 
 class RpcServer {

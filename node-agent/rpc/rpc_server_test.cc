@@ -33,7 +33,7 @@ class RpcServerTest : public testing::Test {
   ~RpcServerTest() override { std::filesystem::remove_all(dir_); }
 
   std::unique_ptr<RpcServer> Serve() {
-    auto server = std::make_unique<RpcServer>(api_, RpcServerOptions{path_, ""});
+    auto server = std::make_unique<RpcServer>(api_, RpcServerOptions{path_, "", kProtocolVersion});
     auto started = server->Start();
     EXPECT_TRUE(started.Ok()) << started.Error().message;
     return server;
@@ -263,7 +263,7 @@ TEST_F(RpcServerTest, AVerdictKeepsItsExplanation) {
 
 TEST_F(RpcServerTest, TheSecondAgentIsTurnedAwayAndTheFirstGoesOn) {
   auto first = Serve();
-  RpcServer second(api_, {path_, ""});
+  RpcServer second(api_, RpcServerOptions{.socket_path = path_, .spool_dir = ""});
   auto started = second.Start();
   ASSERT_FALSE(started.Ok());
   EXPECT_EQ(started.Error().kind, model::ApiErrorKind::kConflict);
@@ -271,7 +271,7 @@ TEST_F(RpcServerTest, TheSecondAgentIsTurnedAwayAndTheFirstGoesOn) {
   grpc::ClientContext ask;
   EXPECT_TRUE(v1::Cni::NewStub(Dial())->Status(&ask, Make<v1::CniStatusRequest>(), &status).ok());
   first->Stop(milliseconds(100));
-  EXPECT_TRUE(RpcServer(api_, {path_, ""}).Start().Ok());
+  EXPECT_TRUE(RpcServer(api_, RpcServerOptions{.socket_path = path_, .spool_dir = ""}).Start().Ok());
 }
 
 UniqueFd BindSocket(const std::string& path) {
@@ -286,7 +286,7 @@ UniqueFd BindSocket(const std::string& path) {
 TEST_F(RpcServerTest, AStaleSocketIsReplacedALiveOneIsNot) {
   UniqueFd other = BindSocket(path_);
   ASSERT_EQ(::listen(other.Get(), 1), 0);
-  auto refused = RpcServer(api_, {path_, ""}).Start();
+  auto refused = RpcServer(api_, RpcServerOptions{.socket_path = path_, .spool_dir = ""}).Start();
   ASSERT_FALSE(refused.Ok());
   EXPECT_EQ(refused.Error().kind, model::ApiErrorKind::kConflict);
   other.Reset();
@@ -295,16 +295,16 @@ TEST_F(RpcServerTest, AStaleSocketIsReplacedALiveOneIsNot) {
 
 TEST_F(RpcServerTest, AFileThatIsNoSocketIsLeftAlone) {
   std::ofstream(path_) << "precious";
-  auto refused = RpcServer(api_, {path_, ""}).Start();
+  auto refused = RpcServer(api_, RpcServerOptions{.socket_path = path_, .spool_dir = ""}).Start();
   ASSERT_FALSE(refused.Ok());
   EXPECT_EQ(refused.Error().kind, model::ApiErrorKind::kInvalid);
   EXPECT_EQ(std::filesystem::file_size(path_), 8U);
 }
 
 TEST_F(RpcServerTest, BadPathsAreErrorsInWords) {
-  EXPECT_EQ(RpcServer(api_, {"", ""}).Start().Error().kind, model::ApiErrorKind::kInvalid);
-  EXPECT_EQ(RpcServer(api_, {dir_ + "/" + std::string(100, 'x'), ""}).Start().Error().kind, model::ApiErrorKind::kInvalid);
-  auto missing = RpcServer(api_, {dir_ + "/no/such.sock", ""}).Start();
+  EXPECT_EQ(RpcServer(api_, RpcServerOptions()).Start().Error().kind, model::ApiErrorKind::kInvalid);
+  EXPECT_EQ(RpcServer(api_, RpcServerOptions{.socket_path = dir_ + "/" + std::string(100, 'x'), .spool_dir = ""}).Start().Error().kind, model::ApiErrorKind::kInvalid);
+  auto missing = RpcServer(api_, RpcServerOptions{.socket_path = dir_ + "/no/such.sock", .spool_dir = ""}).Start();
   EXPECT_EQ(missing.Error().kind, model::ApiErrorKind::kUnavailable);
   EXPECT_NE(missing.Error().message.find("No such file or directory"), std::string::npos);
 }

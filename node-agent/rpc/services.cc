@@ -5,23 +5,11 @@
 #include <vector>
 
 #include "node-agent/rpc/convert.h"
-#include "proto/version.h"
 
 namespace vsocket::rpc {
 namespace {
 
 constexpr int kConnectionsPerPage = 512;  // about 150 KiB of the 4 MiB a client accepts in a message
-
-// OK when the request may be served now. The version comes first: what else the request says cannot be understood without it.
-template <typename Request>
-grpc::Status Admit(const Request& request, Gate& gate) {
-  if (request.protocol_version() != kProtocolVersion) {
-    return {grpc::StatusCode::FAILED_PRECONDITION, "the client speaks protocol version " + std::to_string(request.protocol_version()) +
-                                                       " and the agent protocol version " + std::to_string(kProtocolVersion)};
-  }
-  if (!gate.Pass()) return {grpc::StatusCode::UNAVAILABLE, "the agent is shutting down"};
-  return grpc::Status::OK;
-}
 
 }  // namespace
 
@@ -34,14 +22,19 @@ void Gate::Set(State state) {
   changed_.notify_all();
 }
 
-bool Gate::Pass() {
+grpc::Status Gate::Admit(std::uint32_t version) {
+  if (version != protocol_version_) {
+    return {grpc::StatusCode::FAILED_PRECONDITION, "the client speaks protocol version " + std::to_string(version) +
+                                                       " and the agent protocol version " + std::to_string(protocol_version_)};
+  }
   std::unique_lock<std::mutex> lock(mutex_);
   changed_.wait(lock, [this] { return state_ != State::kWaiting; });
-  return state_ == State::kOpen;
+  if (state_ == State::kShut) return {grpc::StatusCode::UNAVAILABLE, "the agent is shutting down"};
+  return grpc::Status::OK;
 }
 
 grpc::Status CniService::AddPod(grpc::ServerContext*, const v1::AddPodRequest* request, v1::AddPodResponse* response) {
-  if (auto refusal = Admit(*request, gate_); !refusal.ok()) return refusal;
+  if (auto refusal = gate_.Admit(request->protocol_version()); !refusal.ok()) return refusal;
   auto pod = FromProto(request->pod());
   if (!pod) return ToStatus(pod.Error());
   auto added = api_.AddPod(std::move(*pod));
@@ -51,13 +44,13 @@ grpc::Status CniService::AddPod(grpc::ServerContext*, const v1::AddPodRequest* r
 }
 
 grpc::Status CniService::RemovePod(grpc::ServerContext*, const v1::RemovePodRequest* request, v1::RemovePodResponse*) {
-  if (auto refusal = Admit(*request, gate_); !refusal.ok()) return refusal;
+  if (auto refusal = gate_.Admit(request->protocol_version()); !refusal.ok()) return refusal;
   auto removed = api_.RemovePod(request->container_id(), request->ifname());
   return removed ? grpc::Status::OK : ToStatus(removed.Error());
 }
 
 grpc::Status CniService::CheckPod(grpc::ServerContext*, const v1::CheckPodRequest* request, v1::CheckPodResponse* response) {
-  if (auto refusal = Admit(*request, gate_); !refusal.ok()) return refusal;
+  if (auto refusal = gate_.Admit(request->protocol_version()); !refusal.ok()) return refusal;
   auto pod = FromProto(request->pod());
   if (!pod) return ToStatus(pod.Error());
   auto checked = api_.CheckPod(*pod);
@@ -67,7 +60,7 @@ grpc::Status CniService::CheckPod(grpc::ServerContext*, const v1::CheckPodReques
 }
 
 grpc::Status CniService::CollectPods(grpc::ServerContext*, const v1::CollectPodsRequest* request, v1::CollectPodsResponse* response) {
-  if (auto refusal = Admit(*request, gate_); !refusal.ok()) return refusal;
+  if (auto refusal = gate_.Admit(request->protocol_version()); !refusal.ok()) return refusal;
   std::vector<std::pair<std::string, std::string>> keep;
   keep.reserve(static_cast<std::size_t>(request->keep_size()));
   for (const v1::Attachment& attachment : request->keep()) keep.emplace_back(attachment.container_id(), attachment.ifname());
@@ -78,7 +71,7 @@ grpc::Status CniService::CollectPods(grpc::ServerContext*, const v1::CollectPods
 }
 
 grpc::Status CniService::Status(grpc::ServerContext*, const v1::CniStatusRequest* request, v1::CniStatusResponse* response) {
-  if (auto refusal = Admit(*request, gate_); !refusal.ok()) return refusal;
+  if (auto refusal = gate_.Admit(request->protocol_version()); !refusal.ok()) return refusal;
   const model::AgentStatus status = api_.Status();
   response->set_ready(status.ready);
   response->set_version(status.version);
@@ -86,20 +79,20 @@ grpc::Status CniService::Status(grpc::ServerContext*, const v1::CniStatusRequest
 }
 
 grpc::Status InspectService::Status(grpc::ServerContext*, const v1::StatusRequest* request, v1::StatusResponse* response) {
-  if (auto refusal = Admit(*request, gate_); !refusal.ok()) return refusal;
+  if (auto refusal = gate_.Admit(request->protocol_version()); !refusal.ok()) return refusal;
   ToProto(api_.Status(), response);
   return grpc::Status::OK;
 }
 
 grpc::Status InspectService::ListPods(grpc::ServerContext*, const v1::ListPodsRequest* request, v1::ListPodsResponse* response) {
-  if (auto refusal = Admit(*request, gate_); !refusal.ok()) return refusal;
+  if (auto refusal = gate_.Admit(request->protocol_version()); !refusal.ok()) return refusal;
   for (const model::LocalPodStatus& pod : api_.Pods()) ToProto(pod, response->add_pods());
   return grpc::Status::OK;
 }
 
 grpc::Status InspectService::ListConnections(grpc::ServerContext*, const v1::ListConnectionsRequest* request,
                                              grpc::ServerWriter<v1::ConnectionsPage>* pages) {
-  if (auto refusal = Admit(*request, gate_); !refusal.ok()) return refusal;
+  if (auto refusal = gate_.Admit(request->protocol_version()); !refusal.ok()) return refusal;
   v1::ConnectionsPage page;
   for (const model::ConnectionInfo& connection : api_.Connections()) {
     if (!request->pod().empty() && request->pod() != connection.pod) continue;
@@ -114,7 +107,7 @@ grpc::Status InspectService::ListConnections(grpc::ServerContext*, const v1::Lis
 
 grpc::Status InspectService::TracePolicy(grpc::ServerContext*, const v1::TracePolicyRequest* request,
                                          v1::TracePolicyResponse* response) {
-  if (auto refusal = Admit(*request, gate_); !refusal.ok()) return refusal;
+  if (auto refusal = gate_.Admit(request->protocol_version()); !refusal.ok()) return refusal;
   auto verdict = api_.TracePolicy(request->source_pod(), request->destination_pod(), request->port());
   if (!verdict) return ToStatus(verdict.Error());
   ToProto(*verdict, response);

@@ -8,6 +8,7 @@
 #include <vsocket/v1/agent.grpc.pb.h>
 
 #include <condition_variable>
+#include <cstdint>
 #include <mutex>
 
 #include "node-agent/model/node_api.h"
@@ -16,16 +17,19 @@ namespace vsocket::rpc {
 
 class Gate {
  public:
+  explicit Gate(std::uint32_t protocol_version) : protocol_version_(protocol_version) {}
   void Open() { Set(State::kOpen); }
   // For good: those who wait, and those who come, are turned away.
   void Shut() { Set(State::kShut); }
-  // True when open; false when shut. Waits while neither.
-  [[nodiscard]] bool Pass();
+  // OK when a request of this protocol version may be served, after waiting for Open(); UNAVAILABLE after Shut().
+  // FAILED_PRECONDITION at once for another version: what else the request says cannot be understood.
+  [[nodiscard]] grpc::Status Admit(std::uint32_t version);
 
  private:
   enum class State { kWaiting, kOpen, kShut };
   void Set(State state);
 
+  const std::uint32_t protocol_version_;
   std::mutex mutex_;
   std::condition_variable changed_;
   State state_ = State::kWaiting;

@@ -179,7 +179,7 @@ TEST_F(SpoolTest, RequestsWaitUntilTheSpoolIsApplied) {
     // Long enough for the request to be served if nothing held it back; the order below is asserted, not the time.
     EXPECT_EQ(removed.wait_for(std::chrono::milliseconds(200)), std::future_status::timeout);
   };
-  RpcServer server(api_, {path, dir_});
+  RpcServer server(api_, RpcServerOptions{.socket_path = path, .spool_dir = dir_});
   auto started = server.Start();
   ASSERT_TRUE(started.Ok());
   EXPECT_EQ(started->added, 1U);
