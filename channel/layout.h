@@ -71,7 +71,7 @@ struct SideWords {
   alignas(kFalseSharing) std::atomic<std::uint32_t> data_waiter;   // this side waits for bytes (WakeTarget)
   std::atomic<std::uint32_t> space_waiter;    // this side waits for room in the direction it sends (WakeTarget)
   std::atomic<std::uint32_t> attached;        // this side has mapped the slot for epoch `attached`: it will see proposals
-  std::atomic<std::uint32_t> want_tcp;        // this side asks the other to send by TCP again (TcpRequest)
+  std::atomic<std::uint32_t> gate;            // of the direction this side receives (Gate); both sides change it by CAS or exchange
   std::atomic<std::uint32_t> bells;           // BELL frames this side has sent since it last went up (a hint)
   // The proposal of the direction it sends (switch.h). The generation is stored last, with release.
   std::atomic<std::uint32_t> proposal_generation;
@@ -80,18 +80,13 @@ struct SideWords {
   std::atomic<std::uint64_t> proposal_start;
 };
 
-enum TcpRequest : std::uint32_t {
-  kRingIsFine = 0,
-  kPleaseReplay = 1,   // send everything that is not consumed by TCP again: the reader is about to lose the ring
-};
-
-struct SlotHeader {
-  // Written by the agent.
-  alignas(kFalseSharing) std::atomic<std::uint32_t> epoch;    // which connection holds the slot; 0: none. Changes with each grant
-  std::atomic<std::uint32_t> revoked;         // == epoch: this connection's channel is revoked
-  SideWords side[2];
-  std::byte pad[1024 - kFalseSharing - 2 * 3 * kFalseSharing];
-};
+// Who may use a direction's ring. The sender takes the gate for a generation before it proposes it (CAS kOpen -> GateTaken(g)) and gives
+// it back after its SWITCH and replay. A receiver that must have TCP exchanges it for kShut: the old value tells whether the sender is up
+// or going up, in which generation (the receiver waits for that generation's SWITCH), or was not and cannot go up any more.
+inline constexpr std::uint32_t kOpen = 0;
+inline constexpr std::uint32_t kShut = 1;
+constexpr std::uint32_t GateTaken(std::uint32_t generation) { return generation << 2 | 2; }
+constexpr bool IsGateTaken(std::uint32_t gate) { return (gate & 3) == 2; }
 
 inline constexpr std::size_t kSlotsOffset = sizeof(RegionHeader);
 inline constexpr std::size_t kRingsOffset = kSlotsOffset + kSlots * sizeof(SlotHeader);
@@ -106,7 +101,7 @@ static_assert(sizeof(RegionHeader) == 4096 && offsetof(RegionHeader, region_id) 
               offsetof(RegionHeader, revoked) == 136);
 static_assert(sizeof(SideWords) == 384 && offsetof(SideWords, tail) == 0 && offsetof(SideWords, capacity_log2) == 8 &&
               offsetof(SideWords, head) == 128 && offsetof(SideWords, data_waiter) == 256 && offsetof(SideWords, space_waiter) == 260 &&
-              offsetof(SideWords, attached) == 264 && offsetof(SideWords, want_tcp) == 268 && offsetof(SideWords, bells) == 272 &&
+              offsetof(SideWords, attached) == 264 && offsetof(SideWords, gate) == 268 && offsetof(SideWords, bells) == 272 &&
               offsetof(SideWords, proposal_generation) == 276 && offsetof(SideWords, proposal_marker) == 280 &&
               offsetof(SideWords, finished_generation) == 284 && offsetof(SideWords, proposal_start) == 288);
 static_assert(sizeof(SlotHeader) == 1024 && offsetof(SlotHeader, epoch) == 0 && offsetof(SlotHeader, revoked) == 4 &&

@@ -31,9 +31,12 @@ struct ConsumerState {
   std::uint32_t capacity_log2 = kRingMinLog2;
 };
 
-// Looks at the consumer's head again. False: the peer broke the ring.
+// Looks at the consumer's head again. False: the peer broke the ring. A head from before this ring was entered is no news, not a fault.
 [[nodiscard]] inline bool RefreshRoom(ProducerState& state, const SideWords& consumer) {
-  return LoadUntrusted(consumer.head, std::memory_order_acquire).Within(state.seen_head, state.pos, &state.seen_head);
+  std::uint64_t head = 0;
+  if (!LoadUntrusted(consumer.head, std::memory_order_acquire).Within(0, state.pos, &head)) return false;
+  if (head > state.seen_head) state.seen_head = head;
+  return true;
 }
 
 [[nodiscard]] inline std::uint64_t Room(const ProducerState& state) {

@@ -6,8 +6,7 @@ namespace vsocket::channel {
 
 Proposal GoUp(SwitchSender& s, std::uint64_t start, std::uint8_t next_byte) {
   s.mode = SwitchSender::Mode::kRing;
-  s.generation += 1;
-  if (s.generation == 0) s.generation = 1;  // 0 means "none" in shared memory
+  s.generation = NextGeneration(s.generation);
   s.marker = static_cast<std::uint8_t>(next_byte + 1);
   return {s.generation, s.marker, start};
 }
@@ -38,9 +37,7 @@ void SentWhileLeaving(SwitchSender& s, std::size_t size) {
 
 namespace {
 bool IsNew(const SwitchReceiver& r, const Proposal& proposal) {
-  std::uint32_t next = r.generation + 1;
-  if (next == 0) next = 1;
-  return proposal.generation == next && proposal.start >= r.tcp_pos;
+  return proposal.generation == NextGeneration(r.generation) && proposal.start >= r.tcp_pos;
 }
 }  // namespace
 
@@ -80,16 +77,20 @@ FrameScan ScanFrames(SwitchReceiver& r, const std::uint8_t* bytes, std::size_t s
   scan.consumed += kSwitchFrameSize;
   scan.outcome = FrameScan::Outcome::kSwitch;
   r.tcp_pos = resume_at;
-  r.resume_at = resume_at;
+  r.drain_until = ring_tail;
   r.mode = SwitchReceiver::Mode::kDraining;
   (void)FinishDraining(r, ring_pos);
   return scan;
 }
 
 bool FinishDraining(SwitchReceiver& r, std::uint64_t ring_pos) {
-  if (r.mode != SwitchReceiver::Mode::kDraining || ring_pos < r.resume_at) return false;
+  if (r.mode != SwitchReceiver::Mode::kDraining || ring_pos < r.drain_until) return false;
   r.mode = SwitchReceiver::Mode::kTcp;
   return true;
+}
+
+void AbandonRing(SwitchReceiver& r) {
+  if (r.mode == SwitchReceiver::Mode::kDraining) r.mode = SwitchReceiver::Mode::kTcp;
 }
 
 }  // namespace vsocket::channel

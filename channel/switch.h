@@ -5,8 +5,9 @@
 //   up      the sender stores a Proposal {start, marker, generation} where the receiver looks after every kernel receive. Bytes of the
 //           TCP stream below `start` are payload; from `start` on TCP carries frames only, and payload goes through the ring.
 //   frames  BELL: one byte, the marker. SWITCH: one byte, marker + 1, then generation and resume_at, little endian.
-//   down    the sender sends SWITCH: the stream goes on by TCP at position resume_at. Ring bytes below resume_at are still to be read
-//           from the ring; when resume_at is below what the receiver has read, it skips the difference (a replay).
+//   down    the sender sends SWITCH: the stream goes on by TCP at position resume_at, the oldest byte it does not know to be consumed;
+//           it replays the ring from there. A receiver that still has the ring reads it to its tail and skips that much of the TCP
+//           stream, so it never waits for a replay that a busy sender has not finished.
 //   again   generation g + 1 may be proposed once the receiver has published that it is done with g.
 //
 // A direction is in one generation at a time. Everything in a frame or proposal comes from the peer and is bounded here.
@@ -24,6 +25,9 @@ struct Proposal {
   std::uint8_t marker = 0;
   std::uint64_t start = 0;
 };
+
+// Generations count up from 1; 0 means "none".
+constexpr std::uint32_t NextGeneration(std::uint32_t generation) { return generation == UINT32_MAX ? 1 : generation + 1; }
 
 // The sending end of one direction.
 struct SwitchSender {
@@ -64,13 +68,13 @@ struct SwitchReceiver {
   enum class Mode : std::uint8_t {
     kTcp,       // payload by TCP
     kRing,      // payload by the ring; TCP carries frames
-    kDraining,  // SWITCH seen: ring bytes below resume_at, then kTcp
+    kDraining,  // SWITCH seen: ring bytes below drain_until, then kTcp
   };
   Mode mode = Mode::kTcp;
   std::uint8_t marker = 0;
   std::uint32_t generation = 0;   // the last one entered
   std::uint64_t tcp_pos = 0;      // stream position of the next payload byte in the TCP receive queue (kTcp, kDraining)
-  std::uint64_t resume_at = 0;    // kDraining
+  std::uint64_t drain_until = 0;  // kDraining: the ring's last tail
 };
 
 // Considers the peer's proposal, loaded after a kernel receive (or peek) of payload that reaches up to stream position `seen_to`.
@@ -96,7 +100,11 @@ struct FrameScan {
 [[nodiscard]] FrameScan ScanFrames(SwitchReceiver& r, const std::uint8_t* bytes, std::size_t size, std::uint64_t ring_pos,
                                    std::uint64_t ring_tail);
 
-// In kDraining, when the ring has been read up to resume_at: goes back to TCP. Returns whether it did.
+// In kDraining, when the ring has been read to its end: goes back to TCP, where bytes below `ring_pos` are to be skipped. Returns whether
+// it did.
 [[nodiscard]] bool FinishDraining(SwitchReceiver& r, std::uint64_t ring_pos);
+
+// In kDraining: gives up the rest of the ring and takes it from the replay instead (the reader is about to lose the ring).
+void AbandonRing(SwitchReceiver& r);
 
 }  // namespace vsocket::channel

@@ -1,0 +1,26 @@
+// The shim's line to the agent (channel/control.h). No thread: messages are sent and read inside the program's own socket calls, never
+// waiting. Anything that fails means plain TCP. One line a process; a fork starts its own.
+#pragma once
+
+#include "channel/control.h"
+#include "channel/reason.h"
+#include "shim/sock.h"
+
+namespace vsocket::shim {
+
+// Reads and handles answers, and connects again when the agent was gone. Rate-limited; cheap when there is nothing to do.
+void PollAgent();
+
+// Sends the socket to the agent. False: no agent now; ask again later.
+bool AskUpgrade(Sock* sock, int fd);
+void SendCancel(const Sock* sock);
+void SendRelease(const Sock* sock, channel::Reason reason);
+void SendNote(const Sock* sock, channel::Reason reason);
+
+// A kWakeOffer (with the descriptor) or kWakeWant (fd -1).
+bool SendWakeRef(channel::MessageType type, std::uint64_t region_id, std::uint32_t side, std::uint32_t index, int fd);
+
+// The child of a fork shares nothing of the line.
+void ForgetAgent();
+
+}  // namespace vsocket::shim

@@ -1,0 +1,267 @@
+// Interposers that move bytes. A connection on plain TCP costs a table look-up and a count; one with a channel goes to Receive and Send.
+#include <sys/sendfile.h>
+#include <sys/syscall.h>
+
+#include "shim/errno.h"
+#include "shim/hand_over.h"
+#include "shim/real.h"
+#include "shim/upgrade.h"
+#include "shim/wait.h"
+
+namespace vsocket::shim {
+namespace {
+
+// While a plain call is inside the kernel the connection cannot attach: the counts would be unprovable.
+class Inside {
+ public:
+  Inside(std::atomic<std::uint32_t>& counter) : counter_(counter) { counter_.fetch_add(1, std::memory_order_seq_cst); }  // NOLINT
+  ~Inside() { counter_.fetch_sub(1, std::memory_order_seq_cst); }
+  Inside(const Inside&) = delete;
+  Inside& operator=(const Inside&) = delete;
+
+ private:
+  std::atomic<std::uint32_t>& counter_;
+};
+
+constexpr int kReceiveOnRing = MSG_PEEK | MSG_WAITALL | MSG_DONTWAIT | MSG_TRUNC | MSG_NOSIGNAL | MSG_CMSG_CLOEXEC;
+constexpr int kSendOnRing = MSG_DONTWAIT | MSG_NOSIGNAL | MSG_MORE | MSG_EOR | MSG_CONFIRM | MSG_DONTROUTE;
+
+bool IsAttached(SockRef ref, int fd) {
+  Phase phase = ref.sock->phase.load(std::memory_order_acquire);
+  if (phase == Phase::kGranted) {
+    ConsiderAttach(ref, fd);
+    phase = ref.sock->phase.load(std::memory_order_acquire);
+  }
+  return phase == Phase::kAttached;
+}
+
+// A receive on `fd`: by the ring if the connection has one, else `plain()`, counted. `plain` returns as libc does.
+template <typename Plain>
+ssize_t ReceiveOr(int fd, const struct iovec* parts, int count, int flags, Plain plain) {
+  const SockRef ref = FindSock(fd);
+  if (!ref) return plain();
+  for (;;) {
+    if (IsAttached(ref, fd)) {
+      if (flags & MSG_OOB) return ToProgram(-EINVAL);         // no urgent data is there
+      if (flags & MSG_ERRQUEUE) return plain();               // the kernel's queue of errors, not the stream
+      if (flags & ~kReceiveOnRing) return ToProgram(-EOPNOTSUPP);
+      const ssize_t got = Receive(ref, fd, parts, count, flags);
+      if (got == kNotAttached) continue;
+      return ToProgram(got);
+    }
+    ssize_t got;
+    {
+      Inside inside(ref.sock->inside_rx);
+      // Again, now that we are counted: a grant attached in between would have waited for us.
+      if (ref.sock->phase.load(std::memory_order_seq_cst) == Phase::kAttached) continue;
+      got = plain();
+    }
+    if (got > 0 && !(flags & (MSG_PEEK | MSG_OOB | MSG_ERRQUEUE))) {
+      const int saved = errno;
+      NotePlainReceive(ref, fd, got);
+      errno = saved;
+    }
+    return got;
+  }
+}
+
+template <typename Plain>
+ssize_t SendOr(int fd, const struct iovec* parts, int count, int flags, Plain plain) {
+  const SockRef ref = FindSock(fd);
+  if (!ref) return plain();
+  for (;;) {
+    if (IsAttached(ref, fd)) {
+      if (flags & ~kSendOnRing) {
+        LeaveForGood(ref, fd, channel::Reason::kUnsupportedCall);
+        return plain();
+      }
+      const ssize_t sent = Send(ref, fd, parts, count, flags);
+      if (sent == kNotAttached) continue;
+      return SentToProgram(sent, flags);
+    }
+    ssize_t sent;
+    {
+      Inside inside(ref.sock->inside_tx);
+      if (ref.sock->phase.load(std::memory_order_seq_cst) == Phase::kAttached) continue;
+      sent = plain();
+    }
+    if (sent > 0) {
+      const int saved = errno;
+      if (flags & (MSG_OOB | MSG_ZEROCOPY)) ref.sock->pinned.store(static_cast<std::uint16_t>(channel::Reason::kUnsupportedCall));
+      NotePlainSend(ref, fd, sent);
+      errno = saved;
+    }
+    return sent;
+  }
+}
+
+// The kernel fills in no address for a TCP receive, and no control data unless an option asked for it (those bring the socket to TCP).
+void FillEmptyAddress(socklen_t* length) {
+  if (length != nullptr) *length = 0;
+}
+
+bool IsPosition(off_t offset, int flags) { return offset == -1 && flags == 0; }
+
+ssize_t ReadFd(int fd, void* buffer, size_t size) {
+  const struct iovec part = {buffer, size};
+  return ReceiveOr(fd, &part, 1, 0, [&] { return Real().read(fd, buffer, size); });
+}
+
+ssize_t ReceiveFd(int fd, void* buffer, size_t size, int flags) {
+  const struct iovec part = {buffer, size};
+  return ReceiveOr(fd, &part, 1, flags, [&] { return Real().recv(fd, buffer, size, flags); });
+}
+
+ssize_t ReceiveFromFd(int fd, void* buffer, size_t size, int flags, struct sockaddr* address, socklen_t* length) {
+  const struct iovec part = {buffer, size};
+  bool plain = false;
+  const ssize_t got = ReceiveOr(fd, &part, 1, flags, [&] {
+    plain = true;
+    return Real().recvfrom(fd, buffer, size, flags, address, length);
+  });
+  if (!plain && got >= 0) FillEmptyAddress(length);
+  return got;
+}
+
+ssize_t ReceiveMessage(int fd, struct msghdr* message, int flags) {
+  if (message == nullptr) return Real().recvmsg(fd, message, flags);
+  bool plain = false;
+  const ssize_t got = ReceiveOr(fd, message->msg_iov, static_cast<int>(message->msg_iovlen), flags, [&] {
+    plain = true;
+    return Real().recvmsg(fd, message, flags);
+  });
+  if (!plain && got >= 0) {
+    message->msg_namelen = 0;
+    message->msg_controllen = 0;
+    message->msg_flags = 0;
+  }
+  return got;
+}
+
+ssize_t SendFileFd(int out, int in, off_t* offset, size_t size) {
+  const SockRef ref = FindSock(out);
+  if (!ref) return Real().sendfile(out, in, offset, size);
+  if (IsAttached(ref, out)) {
+    const ssize_t sent = SendFile(ref, out, in, offset, size);
+    if (sent != kNotAttached) return SentToProgram(sent, 0);
+  }
+  return SendOr(out, nullptr, 0, 0, [&] { return Real().sendfile(out, in, offset, size); });
+}
+
+}  // namespace
+
+VSOCKET_INTERPOSE(ssize_t, read, int fd, void* buffer, size_t size) { return ReadFd(fd, buffer, size); }
+
+VSOCKET_INTERPOSE(ssize_t, __read_chk, int fd, void* buffer, size_t size, size_t room) {
+  if (size > room) return Real().__read_chk(fd, buffer, size, room);  // which ends the program
+  return ReadFd(fd, buffer, size);
+}
+
+VSOCKET_INTERPOSE(ssize_t, readv, int fd, const struct iovec* parts, int count) {
+  return ReceiveOr(fd, parts, count, 0, [&] { return Real().readv(fd, parts, count); });
+}
+
+VSOCKET_INTERPOSE(ssize_t, preadv2, int fd, const struct iovec* parts, int count, off_t offset, int flags) {
+  if (!IsPosition(offset, flags)) return Real().preadv2(fd, parts, count, offset, flags);
+  return ReceiveOr(fd, parts, count, 0, [&] { return Real().preadv2(fd, parts, count, offset, flags); });
+}
+
+VSOCKET_INTERPOSE(ssize_t, preadv64v2, int fd, const struct iovec* parts, int count, off_t offset, int flags) {
+  if (!IsPosition(offset, flags)) return Real().preadv64v2(fd, parts, count, offset, flags);
+  return ReceiveOr(fd, parts, count, 0, [&] { return Real().preadv64v2(fd, parts, count, offset, flags); });
+}
+
+VSOCKET_INTERPOSE(ssize_t, recv, int fd, void* buffer, size_t size, int flags) { return ReceiveFd(fd, buffer, size, flags); }
+
+VSOCKET_INTERPOSE(ssize_t, __recv_chk, int fd, void* buffer, size_t size, size_t room, int flags) {
+  if (size > room) return Real().__recv_chk(fd, buffer, size, room, flags);
+  return ReceiveFd(fd, buffer, size, flags);
+}
+
+VSOCKET_INTERPOSE(ssize_t, recvfrom, int fd, void* buffer, size_t size, int flags, struct sockaddr* address, socklen_t* length) {
+  return ReceiveFromFd(fd, buffer, size, flags, address, length);
+}
+
+VSOCKET_INTERPOSE(ssize_t, __recvfrom_chk, int fd, void* buffer, size_t size, size_t room, int flags, struct sockaddr* address,
+                  socklen_t* length) {
+  if (size > room) return Real().__recvfrom_chk(fd, buffer, size, room, flags, address, length);
+  return ReceiveFromFd(fd, buffer, size, flags, address, length);
+}
+
+VSOCKET_INTERPOSE(ssize_t, recvmsg, int fd, struct msghdr* message, int flags) { return ReceiveMessage(fd, message, flags); }
+
+VSOCKET_INTERPOSE(int, recvmmsg, int fd, struct mmsghdr* messages, unsigned count, int flags, struct timespec* timeout) {
+  if (!FindSock(fd)) return Real().recvmmsg(fd, messages, count, flags, timeout);
+  const std::uint64_t deadline = timeout == nullptr ? UINT64_MAX
+                                                    : MonotonicNs() + static_cast<std::uint64_t>(timeout->tv_sec) * 1000000000 +
+                                                          static_cast<std::uint64_t>(timeout->tv_nsec);
+  unsigned done = 0;
+  while (done < count) {
+    const ssize_t got = ReceiveMessage(fd, &messages[done].msg_hdr, flags & ~MSG_WAITFORONE);
+    if (got < 0) return done != 0 ? static_cast<int>(done) : -1;
+    messages[done++].msg_len = static_cast<unsigned>(got);
+    if (flags & MSG_WAITFORONE) flags |= MSG_DONTWAIT;
+    if (got == 0 || MonotonicNs() >= deadline) break;
+  }
+  return static_cast<int>(done);
+}
+
+VSOCKET_INTERPOSE(ssize_t, write, int fd, const void* buffer, size_t size) {
+  const struct iovec part = {const_cast<void*>(buffer), size};
+  return SendOr(fd, &part, 1, 0, [&] { return Real().write(fd, buffer, size); });
+}
+
+VSOCKET_INTERPOSE(ssize_t, writev, int fd, const struct iovec* parts, int count) {
+  return SendOr(fd, parts, count, 0, [&] { return Real().writev(fd, parts, count); });
+}
+
+VSOCKET_INTERPOSE(ssize_t, pwritev2, int fd, const struct iovec* parts, int count, off_t offset, int flags) {
+  if (!IsPosition(offset, flags)) return Real().pwritev2(fd, parts, count, offset, flags);
+  return SendOr(fd, parts, count, 0, [&] { return Real().pwritev2(fd, parts, count, offset, flags); });
+}
+
+VSOCKET_INTERPOSE(ssize_t, pwritev64v2, int fd, const struct iovec* parts, int count, off_t offset, int flags) {
+  if (!IsPosition(offset, flags)) return Real().pwritev64v2(fd, parts, count, offset, flags);
+  return SendOr(fd, parts, count, 0, [&] { return Real().pwritev64v2(fd, parts, count, offset, flags); });
+}
+
+VSOCKET_INTERPOSE(ssize_t, send, int fd, const void* buffer, size_t size, int flags) {
+  const struct iovec part = {const_cast<void*>(buffer), size};
+  return SendOr(fd, &part, 1, flags, [&] { return Real().send(fd, buffer, size, flags); });
+}
+
+VSOCKET_INTERPOSE(ssize_t, sendto, int fd, const void* buffer, size_t size, int flags, const struct sockaddr* address, socklen_t length) {
+  const struct iovec part = {const_cast<void*>(buffer), size};
+  return SendOr(fd, &part, 1, flags, [&] { return Real().sendto(fd, buffer, size, flags, address, length); });
+}
+
+VSOCKET_INTERPOSE(ssize_t, sendmsg, int fd, const struct msghdr* message, int flags) {
+  if (message == nullptr) return Real().sendmsg(fd, message, flags);
+  BeforePassing(message);
+  return SendOr(fd, message->msg_iov, static_cast<int>(message->msg_iovlen), flags, [&] { return Real().sendmsg(fd, message, flags); });
+}
+
+VSOCKET_INTERPOSE(int, sendmmsg, int fd, struct mmsghdr* messages, unsigned count, int flags) {
+  for (unsigned i = 0; i < count; ++i) BeforePassing(&messages[i].msg_hdr);
+  if (!FindSock(fd)) return Real().sendmmsg(fd, messages, count, flags);
+  unsigned done = 0;
+  while (done < count) {
+    const struct msghdr& message = messages[done].msg_hdr;
+    const ssize_t sent = SendOr(fd, message.msg_iov, static_cast<int>(message.msg_iovlen), flags,
+                                [&] { return Real().sendmsg(fd, &message, flags); });
+    if (sent < 0) return done != 0 ? static_cast<int>(done) : -1;
+    messages[done++].msg_len = static_cast<unsigned>(sent);
+  }
+  return static_cast<int>(done);
+}
+
+VSOCKET_INTERPOSE(ssize_t, sendfile, int out, int in, off_t* offset, size_t size) { return SendFileFd(out, in, offset, size); }
+VSOCKET_INTERPOSE(ssize_t, sendfile64, int out, int in, off_t* offset, size_t size) { return SendFileFd(out, in, offset, size); }
+
+VSOCKET_INTERPOSE(ssize_t, splice, int in, off_t* in_offset, int out, off_t* out_offset, size_t size, unsigned flags) {
+  UseTcp(in, channel::Reason::kUnsupportedCall);
+  UseTcp(out, channel::Reason::kUnsupportedCall);
+  return Real().splice(in, in_offset, out, out_offset, size, flags);
+}
+
+}  // namespace vsocket::shim

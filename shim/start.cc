@@ -1,0 +1,47 @@
+#include "shim/start.h"
+
+#include <ctime>
+
+#include "shim/agent_link.h"
+#include "shim/config.h"
+#include "shim/log.h"
+#include "shim/real.h"
+#include "shim/sock.h"
+#include "shim/stats.h"
+#include "shim/sys.h"
+#include "shim/wake_fds.h"
+
+namespace vsocket::shim {
+
+void Start() {
+  static std::atomic<int> begun{0};
+  if (begun.exchange(1, std::memory_order_acq_rel) != 0) {
+    while (!ready) CpuRelax();  // another thread is at it
+    return;
+  }
+  BindRealCalls();      // first: everything else may be called by way of an interposer
+  LoadConfig();         // the environment
+  (void)InitSocks();    // without memory nothing is tracked, and every call goes to the kernel
+  LoadLog();            // needs the table of own descriptors
+  __atomic_store_n(&ready, true, __ATOMIC_RELEASE);
+}
+
+void AfterForkInChild() {
+  ForgetThreadId();     // locks are held by thread ids
+  ForgetAgent();        // the line is the parent's
+  ForgetWakeFds();
+  ResetStatsForChild();
+}
+
+std::uint64_t MonotonicNs() {
+  struct timespec now = {};
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return static_cast<std::uint64_t>(now.tv_sec) * 1000000000 + static_cast<std::uint64_t>(now.tv_nsec);
+}
+
+namespace {
+__attribute__((constructor)) void OnLoad() { (void)Real(); }
+__attribute__((destructor)) void OnUnload() { WriteStats(); }
+}  // namespace
+
+}  // namespace vsocket::shim

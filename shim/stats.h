@@ -1,0 +1,19 @@
+// What this process moved and how: a line of JSON at exit, in the file VSOCKET_STATS names. Tests and benches read from it that a program
+// really ran accelerated.
+#pragma once
+
+#include "shim/sock.h"
+
+namespace vsocket::shim {
+
+void CountConnection();
+void CountUp();      // a direction went up to a ring
+void CountDown();    // a direction came down to TCP
+void CountUpgraded();
+// A connection of this process is over, or the process is: its bytes join the totals.
+void CountSock(const Sock* sock);
+// Once; later calls do nothing.
+void WriteStats();
+void ResetStatsForChild();
+
+}  // namespace vsocket::shim

@@ -1,0 +1,53 @@
+// What the halves of the stream share; for stream_*.cc only.
+#pragma once
+
+#include "shim/stream.h"
+
+namespace vsocket::shim {
+
+using RxMode = channel::SwitchReceiver::Mode;
+using TxMode = channel::SwitchSender::Mode;
+
+inline constexpr std::uint8_t kKilled = 2;  // Sock::dead
+
+// The connection cannot go on (the peer broke the protocol, or the channel was revoked): the kernel socket is reset, and the program sees
+// `error` once, then EOF and EPIPE.
+void Kill(Sock* sock, int fd, int error);
+
+// True when the agent has revoked the channel.
+[[nodiscard]] inline bool IsRevoked(const Sock* sock, const Channel& ch) {
+  return ch.slot->revoked.load(std::memory_order_relaxed) == sock->epoch || ch.region->revoked.load(std::memory_order_relaxed) != 0;
+}
+
+// True while the agent lives, or has not been gone for long.
+[[nodiscard]] bool LeaseHolds(const Channel& ch);
+
+// rx_lock. Reads frames off the TCP queue in kRing, or notices FIN and errors. Looks at the tail after the FIN, so that what was sent
+// before it is found.
+void TakeFrames(Sock* sock, int fd, const Channel& ch);
+
+// rx_lock. In kTcp: enters the ring when the peer has proposed and all payload before its start is taken.
+bool ConsiderProposal(Sock* sock, const Channel& ch);
+channel::Proposal LoadProposal(const Channel& ch);
+
+// rx_lock. In kDraining: back to TCP once the ring is read; tells the peer.
+void ConsiderDrained(Sock* sock, const Channel& ch);
+
+// tx_lock. Goes up if everything allows it. `next_byte`: the payload byte to come, or anything.
+bool ConsiderGoingUp(Sock* sock, const Channel& ch, std::uint8_t next_byte);
+
+// tx_lock. Leaves the ring: SWITCH, then the replay, as far as TCP takes them now. 0, -EAGAIN (call Flush again) or an error.
+int StartLeaving(Sock* sock, int fd, const Channel& ch);
+int Flush(Sock* sock, int fd, const Channel& ch);
+
+// tx_lock. One BELL frame, if this direction is framed. 0 or the kernel's error.
+int Bell(Sock* sock, int fd, const Channel& ch);
+
+// Rings whoever TakeWaiter named. tx_lock held / not held.
+void RingLocked(Sock* sock, int fd, const Channel& ch, std::uint32_t target);
+void Ring(SockRef ref, int fd, std::uint32_t target);
+
+// Once in about a millisecond of busy use: the kernel's side of the connection, the lease, the peer's gate, test flaps. tx_lock.
+void LookAround(Sock* sock, int fd, const Channel& ch);
+
+}  // namespace vsocket::shim

@@ -1,0 +1,196 @@
+// The receiving half: payload by TCP up to a proposal's start, from the ring after it, frames in between.
+#include <cerrno>
+#include <sys/socket.h>
+
+#include "shim/stream_parts.h"
+#include "shim/sys.h"
+#include "shim/wait.h"
+
+namespace vsocket::shim {
+namespace {
+
+constexpr std::size_t kFrameBatch = 64;
+
+std::size_t TotalSize(const struct iovec* parts, int count) {
+  std::size_t total = 0;
+  for (int i = 0; i < count; ++i) total += parts[i].iov_len;
+  return total;
+}
+
+// TCP discards instead of copying when MSG_TRUNC is set (tcp(7)).
+long Discard(int fd, std::uint64_t size) {
+  return Sys(SYS_recvfrom, fd, nullptr, size, MSG_TRUNC | MSG_DONTWAIT, nullptr, nullptr);
+}
+
+// After the FIN the peer's direction carries no frames: it cannot ring us any more.
+void NoteFin(Sock* sock) {
+  sock->fin_seen.store(1, std::memory_order_relaxed);
+  sock->framed.store(0, std::memory_order_relaxed);
+}
+
+void NoteKernelError(Sock* sock, const Channel& ch, int error) {
+  channel::ConsumerState& in = sock->in;
+  if (!channel::RefreshData(in, *ch.theirs)) in.seen_tail = in.pos;
+  // Our bells may be what was unread when the peer closed; the kernel then says RST where TCP would have said FIN.
+  const bool only_bells = error == ECONNRESET && !IsRevoked(sock, ch) && sock->rx.mode == RxMode::kRing &&
+                          ch.mine->bells.load(std::memory_order_relaxed) != 0 &&
+                          ch.theirs->head.load(std::memory_order_acquire) == ch.mine->tail.load(std::memory_order_relaxed);
+  if (!only_bells) sock->error.store(static_cast<std::uint16_t>(IsRevoked(sock, ch) ? ECONNRESET : error), std::memory_order_relaxed);
+  sock->dead.store(1, std::memory_order_relaxed);
+  NoteFin(sock);
+}
+
+// Payload by TCP, with the peer free to propose at any byte: peek, cut at the proposal, then take exactly that much.
+ssize_t ReceiveByTcp(Sock* sock, int fd, const Channel& ch, const struct iovec* parts, int count, int flags) {
+  channel::SwitchReceiver& rx = sock->rx;
+  while (rx.tcp_pos < sock->in.pos) {  // a replay of what was read from the ring
+    const long skipped = Discard(fd, sock->in.pos - rx.tcp_pos);
+    if (skipped == 0) return 0;
+    if (skipped < 0) return skipped;
+    rx.tcp_pos += static_cast<std::uint64_t>(skipped);
+  }
+  struct msghdr message = {};
+  message.msg_iov = const_cast<struct iovec*>(parts);
+  message.msg_iovlen = static_cast<std::size_t>(count);
+  const long seen = Sys(SYS_recvmsg, fd, &message, MSG_PEEK | MSG_DONTWAIT);
+  if (seen <= 0) return seen;
+  const std::uint64_t bound = channel::PayloadBound(rx, LoadProposal(ch));
+  std::uint64_t size = static_cast<std::uint64_t>(seen) < bound ? static_cast<std::uint64_t>(seen) : bound;
+  if (size == 0) return -EINPROGRESS;  // frames only: the ring begins here
+  if (flags & MSG_PEEK) return static_cast<ssize_t>(size);
+  const long taken = Discard(fd, size);
+  if (taken != static_cast<long>(size)) return taken < 0 ? taken : -EAGAIN;  // somebody else reads this socket behind our back
+  rx.tcp_pos += size;
+  sock->in.pos += size;
+  return static_cast<ssize_t>(size);
+}
+
+ssize_t ReceiveByRing(Sock* sock, const Channel& ch, const struct iovec* parts, int count, int flags) {
+  channel::ConsumerState& in = sock->in;
+  std::uint64_t available = channel::Available(in);
+  if (sock->rx.mode == RxMode::kDraining && available > sock->rx.drain_until - in.pos) available = sock->rx.drain_until - in.pos;
+  std::uint64_t done = 0;
+  for (int i = 0; i < count && done < available; ++i) {
+    const std::uint64_t size = parts[i].iov_len < available - done ? parts[i].iov_len : available - done;
+    if (!(flags & MSG_TRUNC)) channel::CopyOut(in, ch.in_ring, done, parts[i].iov_base, size);
+    done += size;
+  }
+  if (!(flags & MSG_PEEK)) {
+    channel::Consume(in, *ch.mine, done);
+    sock->ring_rx += done;
+  }
+  return static_cast<ssize_t>(done);
+}
+
+// The end of the stream, once everything before it has been read.
+ssize_t EndOfStream(Sock* sock) {
+  const std::uint16_t error = sock->error.exchange(0, std::memory_order_relaxed);
+  return error != 0 ? -static_cast<ssize_t>(error) : 0;
+}
+
+}  // namespace
+
+channel::Proposal LoadProposal(const Channel& ch) {
+  channel::Proposal proposal;
+  // acquire: pairs with the sender's release of the generation, stored after marker and start.
+  proposal.generation = ch.theirs->proposal_generation.load(std::memory_order_acquire);
+  proposal.marker = static_cast<std::uint8_t>(ch.theirs->proposal_marker.load(std::memory_order_relaxed));
+  proposal.start = ch.theirs->proposal_start.load(std::memory_order_relaxed);
+  return proposal;
+}
+
+bool ConsiderProposal(Sock* sock, const Channel& ch) {
+  if (sock->rx.tcp_pos != sock->in.pos) return false;  // a replay is still to be skipped
+  if (!channel::EnterRing(sock->rx, LoadProposal(ch))) return false;
+  sock->in.seen_tail = sock->in.pos;
+  ch.mine->head.store(sock->in.pos, std::memory_order_release);
+  sock->framed.store(1, std::memory_order_relaxed);
+  return true;
+}
+
+void ConsiderDrained(Sock* sock, const Channel& ch) {
+  (void)channel::FinishDraining(sock->rx, sock->in.pos);
+  if (sock->rx.mode == RxMode::kTcp) {
+    // release: the peer proposes again only after it has seen this, so nothing of the old generation is read any more.
+    ch.mine->finished_generation.store(sock->rx.generation, std::memory_order_release);
+  }
+}
+
+void TakeFrames(Sock* sock, int fd, const Channel& ch) {
+  if (sock->fin_seen.load(std::memory_order_relaxed)) return;
+  std::uint8_t bytes[kFrameBatch];
+  while (sock->rx.mode == RxMode::kRing) {
+    const long seen = Sys(SYS_recvfrom, fd, bytes, kFrameBatch, MSG_PEEK | MSG_DONTWAIT, nullptr, nullptr);
+    if (seen == -EAGAIN || seen == -EINTR) return;
+    if (seen < 0) return NoteKernelError(sock, ch, static_cast<int>(-seen));
+    if (!channel::RefreshData(sock->in, *ch.theirs)) return Kill(sock, fd, ECONNRESET);
+    if (seen == 0) return NoteFin(sock);
+    const channel::FrameScan scan =
+        channel::ScanFrames(sock->rx, bytes, static_cast<std::size_t>(seen), sock->in.pos, sock->in.seen_tail);
+    if (scan.outcome == channel::FrameScan::Outcome::kBroken) return Kill(sock, fd, ECONNRESET);
+    if (scan.consumed != 0) (void)Discard(fd, scan.consumed);
+    if (sock->rx.mode != RxMode::kRing) {
+      sock->framed.store(0, std::memory_order_relaxed);
+      ConsiderDrained(sock, ch);
+    }
+    if (scan.consumed != 0 && sock->sleepers.load(std::memory_order_relaxed) != 0) WakeSleepers(sock);
+    if (scan.consumed < static_cast<std::size_t>(seen) || static_cast<std::size_t>(seen) < kFrameBatch) return;
+  }
+}
+
+ssize_t TryReceive(SockRef ref, int fd, const struct iovec* parts, int count, int flags) {
+  Sock* sock = ref.sock;
+  Holding rx(sock->rx_lock);
+  if (!rx.Held()) return -EAGAIN;
+  Channel ch;
+  if (ref.Stale() || !OpenChannel(sock, &ch)) return -EBADF;
+  if (TotalSize(parts, count) == 0) return 0;
+  if (IsRevoked(sock, ch)) Kill(sock, fd, ECONNRESET);
+  channel::ConsumerState& in = sock->in;
+  for (int turn = 0; turn < 64; ++turn) {
+    if (sock->dead.load(std::memory_order_relaxed) == kKilled) return EndOfStream(sock);
+    if (sock->rx.mode == RxMode::kTcp) {
+      if (sock->error.load(std::memory_order_relaxed) != 0 || sock->dead.load(std::memory_order_relaxed)) return EndOfStream(sock);
+      if (ConsiderProposal(sock, ch)) continue;
+      const ssize_t got = ReceiveByTcp(sock, fd, ch, parts, count, flags);
+      if (got == -EINPROGRESS) continue;
+      if (got == 0) NoteFin(sock);
+      if (got == -EAGAIN && ConsiderProposal(sock, ch)) continue;
+      return got;
+    }
+    if (channel::Available(in) == 0 && !channel::RefreshData(in, *ch.theirs)) {
+      Kill(sock, fd, ECONNRESET);
+      continue;
+    }
+    if (channel::Available(in) != 0) {
+      const ssize_t got = ReceiveByRing(sock, ch, parts, count, flags);
+      if (sock->rx.mode == RxMode::kDraining) ConsiderDrained(sock, ch);
+      const std::uint32_t waiter = sock->rx.mode == RxMode::kRing &&
+                                           channel::Available(in) + channel::WritableRoom(in.capacity_log2) <= (1ULL << in.capacity_log2)
+                                       ? channel::TakeWaiter(ch.theirs->space_waiter)
+                                       : static_cast<std::uint32_t>(channel::kNobody);
+      rx.Unlock();
+      if (waiter != channel::kNobody) Ring(ref, fd, waiter);
+      return got;
+    }
+    if (sock->rx.mode == RxMode::kDraining) {
+      ConsiderDrained(sock, ch);
+      continue;
+    }
+    if (sock->fin_seen.load(std::memory_order_relaxed)) return EndOfStream(sock);
+    TakeFrames(sock, fd, ch);
+    if (sock->rx.mode == RxMode::kRing && channel::Available(in) == 0 && !sock->fin_seen.load(std::memory_order_relaxed)) {
+      if (sock->shut_rd.load(std::memory_order_relaxed)) return 0;
+      if (!sock->shim_waits.load(std::memory_order_relaxed)) {
+        // Whoever waits for this socket next may do so behind our back: leave the bell armed.
+        channel::Arm(ch.mine->data_waiter, channel::kTcpBell);
+        if (!channel::RefreshData(in, *ch.theirs)) Kill(sock, fd, ECONNRESET);
+        if (channel::Available(in) != 0) continue;
+      }
+      return -EAGAIN;
+    }
+  }
+  return -EAGAIN;
+}
+
+}  // namespace vsocket::shim

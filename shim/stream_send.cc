@@ -1,0 +1,270 @@
+// The sending half: by TCP until the ring may be entered, by the ring after it, and the way back.
+#include <cerrno>
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "shim/agent_link.h"
+#include "shim/config.h"
+#include "shim/stats.h"
+#include "shim/stream_parts.h"
+#include "shim/sys.h"
+#include "shim/wake_fds.h"
+
+namespace vsocket::shim {
+namespace {
+
+constexpr std::uint64_t kLookAroundTicks = 2000000;  // about a millisecond
+
+long SendNow(int fd, const void* bytes, std::size_t size, int flags) {
+  return Sys(SYS_sendto, fd, bytes, size, flags | MSG_DONTWAIT | MSG_NOSIGNAL, nullptr, 0);
+}
+
+// Bigger when the program has more to say than fits, back to small when little went through a big one. Only an empty ring may change.
+void AdjustCapacity(Sock* sock, const Channel& ch, std::uint64_t size) {
+  channel::ProducerState& out = sock->out;
+  if (!channel::IsDrained(out) || out.capacity_log2 >= channel::kRingMaxLog2) return;
+  if (size < (1ULL << out.capacity_log2) && sock->full_hits < 2) return;
+  sock->full_hits = 0;
+  channel::SetCapacity(out, *ch.mine, out.capacity_log2 + 2);
+}
+
+int ErrorForSender(Sock* sock) {
+  const std::uint16_t error = sock->error.exchange(0, std::memory_order_relaxed);
+  return error != 0 ? -static_cast<int>(error) : -EPIPE;
+}
+
+ssize_t SendByTcp(Sock* sock, int fd, const struct iovec* parts, int count, int flags) {
+  struct msghdr message = {};
+  message.msg_iov = const_cast<struct iovec*>(parts);
+  message.msg_iovlen = static_cast<std::size_t>(count);
+  const long sent = Sys(SYS_sendmsg, fd, &message, (flags & MSG_MORE) | MSG_DONTWAIT | MSG_NOSIGNAL);
+  if (sent > 0) sock->out.pos += static_cast<std::uint64_t>(sent);
+  return sent;
+}
+
+ssize_t Committed(Sock* sock, int fd, const Channel& ch, std::uint64_t size) {
+  channel::Publish(sock->out, *ch.mine, size);
+  sock->ring_tx += size;
+  const std::uint32_t waiter = channel::TakeWaiter(ch.theirs->data_waiter);
+  if (waiter != channel::kNobody) RingLocked(sock, fd, ch, waiter);
+  return static_cast<ssize_t>(size);
+}
+
+// Room in the ring for `wanted` bytes or fewer. 0: none, and the caller may wait; -EINPROGRESS: the direction left the ring, go on by TCP.
+ssize_t FindRoom(Sock* sock, int fd, const Channel& ch, std::uint64_t wanted, std::uint64_t* room) {
+  channel::ProducerState& out = sock->out;
+  if (channel::Room(out) < wanted || out.capacity_log2 < channel::kRingMaxLog2) {
+    if (!channel::RefreshRoom(out, *ch.theirs)) {
+      Kill(sock, fd, ECONNRESET);
+      return ErrorForSender(sock);
+    }
+    AdjustCapacity(sock, ch, wanted);
+  }
+  *room = channel::Room(out);
+  if (*room != 0) return 0;
+  if (sock->full_hits < 255) ++sock->full_hits;
+  if (!sock->framed.load(std::memory_order_relaxed)) {
+    // The reader could not ring us when it makes room: its direction carries no frames. So this one goes by TCP, where the kernel waits.
+    const int left = StartLeaving(sock, fd, ch);
+    return left == 0 ? -EINPROGRESS : left;
+  }
+  return -EAGAIN;
+}
+
+// Everything before payload may flow: a pending replay, the peer's wish for TCP, a proposal. 0: go on; otherwise what to return.
+ssize_t SettleMode(Sock* sock, int fd, const Channel& ch, std::uint8_t next_byte) {
+  if (sock->shut_wr.load(std::memory_order_relaxed) || sock->dead.load(std::memory_order_relaxed)) return ErrorForSender(sock);
+  if (IsRevoked(sock, ch)) {
+    Kill(sock, fd, ECONNRESET);
+    return ErrorForSender(sock);
+  }
+  if (Ticks() > sock->look_again) LookAround(sock, fd, ch);
+  if (sock->tx.mode == TxMode::kRing && ch.theirs->gate.load(std::memory_order_relaxed) == channel::kShut) {
+    const int left = StartLeaving(sock, fd, ch);
+    if (left != 0) return left;
+  }
+  if (sock->tx.mode == TxMode::kLeaving) {
+    const int left = Flush(sock, fd, ch);
+    if (left != 0) return left;
+  }
+  if (sock->tx.mode == TxMode::kTcp) (void)ConsiderGoingUp(sock, ch, next_byte);
+  if (sock->tx.mode == TxMode::kRing && sock->fin_seen.load(std::memory_order_relaxed)) {
+    // The peer has closed, or half-closed: only TCP can tell which, so each send asks it.
+    const int gone = Bell(sock, fd, ch);
+    if (gone < 0 && gone != -EAGAIN) {
+      sock->dead.store(1, std::memory_order_relaxed);
+      return gone;
+    }
+  }
+  return 0;
+}
+
+}  // namespace
+
+bool LeaseHolds(const Channel& ch) {
+  return LoadUntrusted(ch.region->lease_until_ns, std::memory_order_relaxed).ForDisplay() > MonotonicNs();
+}
+
+void LookAround(Sock* sock, int fd, const Channel& ch) {
+  sock->look_again = Ticks() + kLookAroundTicks;
+  PollAgent();
+  if (sock->tx.mode != TxMode::kRing) return;
+  const std::uint64_t flap = GetConfig().flap_ns;
+  if (!LeaseHolds(ch) || (flap != 0 && MonotonicNs() - sock->up_since_ns > flap)) {
+    (void)StartLeaving(sock, fd, ch);
+    return;
+  }
+  // A reset is noticed by a program that only ever sends. Any byte, and EAGAIN, mean that the connection stands.
+  std::uint8_t byte = 0;
+  const long seen = Sys(SYS_recvfrom, fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT, nullptr, nullptr);
+  if (seen == 0) sock->fin_seen.store(1, std::memory_order_relaxed);
+  if (seen < 0 && seen != -EAGAIN && seen != -EINTR) {
+    sock->error.store(static_cast<std::uint16_t>(-seen), std::memory_order_relaxed);
+    sock->dead.store(1, std::memory_order_relaxed);
+  }
+}
+
+bool ConsiderGoingUp(Sock* sock, const Channel& ch, std::uint8_t next_byte) {
+  if (sock->shut_wr.load(std::memory_order_relaxed) || sock->fin_seen.load(std::memory_order_relaxed) ||
+      sock->pinned.load(std::memory_order_relaxed) != 0) {
+    return false;
+  }
+  // acquire: pairs with the peer's release of `attached` and `finished_generation`; it will see what is stored from here on.
+  if (ch.theirs->attached.load(std::memory_order_acquire) != sock->epoch) return false;
+  if (!channel::MayGoUp(sock->tx, ch.theirs->finished_generation.load(std::memory_order_acquire)) || !LeaseHolds(ch)) return false;
+  std::uint32_t open = channel::kOpen;
+  const std::uint32_t taken = channel::GateTaken(channel::NextGeneration(sock->tx.generation));
+  if (!ch.theirs->gate.compare_exchange_strong(open, taken, std::memory_order_acq_rel)) return false;
+  channel::ProducerState& out = sock->out;
+  const channel::Proposal proposal = channel::GoUp(sock->tx, out.pos, next_byte);
+  out.seen_head = out.pos;
+  ch.mine->capacity_log2.store(out.capacity_log2, std::memory_order_relaxed);
+  ch.mine->tail.store(out.pos, std::memory_order_relaxed);
+  ch.mine->proposal_marker.store(proposal.marker, std::memory_order_relaxed);
+  ch.mine->proposal_start.store(proposal.start, std::memory_order_relaxed);
+  ch.mine->proposal_generation.store(proposal.generation, std::memory_order_release);  // pairs with LoadProposal
+  sock->up_since_ns = MonotonicNs();
+  sock->look_again = Ticks() + kLookAroundTicks;
+  CountUp();
+  return true;
+}
+
+int StartLeaving(Sock* sock, int fd, const Channel& ch) {
+  if (!channel::RefreshRoom(sock->out, *ch.theirs)) {
+    Kill(sock, fd, ECONNRESET);
+    return -ECONNRESET;
+  }
+  channel::GoDown(sock->tx, sock->out.seen_head, sock->out.pos);
+  CountDown();
+  return Flush(sock, fd, ch);
+}
+
+int Flush(Sock* sock, int fd, const Channel& ch) {
+  channel::SwitchSender& tx = sock->tx;
+  while (tx.mode == TxMode::kLeaving) {
+    const std::uint8_t* bytes = nullptr;
+    std::size_t size = channel::PendingFrame(tx, &bytes);
+    if (size == 0) {
+      const std::uint64_t capacity = 1ULL << sock->out.capacity_log2;
+      const std::uint64_t at = tx.replay_from & (capacity - 1);
+      const std::uint64_t rest = tx.replay_end - tx.replay_from;
+      bytes = reinterpret_cast<const std::uint8_t*>(ch.out_ring) + at;
+      size = rest < capacity - at ? rest : capacity - at;
+    }
+    const long sent = SendNow(fd, bytes, size, 0);
+    if (sent < 0) return static_cast<int>(sent);
+    channel::SentWhileLeaving(tx, static_cast<std::size_t>(sent));
+  }
+  std::uint32_t taken = channel::GateTaken(tx.generation);
+  ch.theirs->gate.compare_exchange_strong(taken, channel::kOpen, std::memory_order_acq_rel);
+  return 0;
+}
+
+int Bell(Sock* sock, int fd, const Channel& ch) {
+  if (sock->tx.mode != TxMode::kRing || sock->shut_wr.load(std::memory_order_relaxed)) return 0;
+  ch.mine->bells.fetch_add(1, std::memory_order_relaxed);
+  const long sent = SendNow(fd, &sock->tx.marker, 1, 0);
+  return sent < 0 ? static_cast<int>(sent) : 0;  // EAGAIN: the peer's socket is full of bells, and so readable
+}
+
+void RingLocked(Sock* sock, int fd, const Channel& ch, std::uint32_t target) {
+  if (target >= channel::kFirstWakeFd && RingWakeFd(sock, target - channel::kFirstWakeFd)) return;
+  (void)Bell(sock, fd, ch);
+}
+
+void Ring(SockRef ref, int fd, std::uint32_t target) {
+  Holding tx(ref.sock->tx_lock);
+  Channel ch;
+  if (!tx.Held() || ref.Stale() || !OpenChannel(ref.sock, &ch)) return;
+  RingLocked(ref.sock, fd, ch, target);
+}
+
+ssize_t TrySend(SockRef ref, int fd, const struct iovec* parts, int count, int flags) {
+  Sock* sock = ref.sock;
+  Holding tx(sock->tx_lock);
+  if (!tx.Held()) return -EAGAIN;
+  Channel ch;
+  if (ref.Stale() || !OpenChannel(sock, &ch)) return -EBADF;
+  std::uint64_t total = 0;
+  std::uint8_t next_byte = 0;
+  for (int i = count - 1; i >= 0; --i) {
+    total += parts[i].iov_len;
+    if (parts[i].iov_len != 0) next_byte = *static_cast<const std::uint8_t*>(parts[i].iov_base);
+  }
+  ssize_t settled = SettleMode(sock, fd, ch, next_byte);
+  if (settled != 0) return settled;
+  if (total == 0) return 0;
+  if (sock->tx.mode == TxMode::kRing) {
+    std::uint64_t room = 0;
+    settled = FindRoom(sock, fd, ch, total, &room);
+    if (settled == 0) {
+      std::uint64_t done = 0;
+      for (int i = 0; i < count && done < room; ++i) {
+        const std::uint64_t size = parts[i].iov_len < room - done ? parts[i].iov_len : room - done;
+        channel::CopyIn(sock->out, ch.out_ring, done, parts[i].iov_base, size);
+        done += size;
+      }
+      return Committed(sock, fd, ch, done);
+    }
+    if (settled != -EINPROGRESS) return settled;
+  }
+  return SendByTcp(sock, fd, parts, count, flags);
+}
+
+ssize_t TrySendFile(SockRef ref, int fd, int in_fd, off_t* offset, size_t size) {
+  Sock* sock = ref.sock;
+  Holding tx(sock->tx_lock);
+  if (!tx.Held()) return -EAGAIN;
+  Channel ch;
+  if (ref.Stale() || !OpenChannel(sock, &ch)) return -EBADF;
+  ssize_t settled = SettleMode(sock, fd, ch, 0);
+  if (settled != 0) return settled;
+  if (sock->tx.mode == TxMode::kRing) {
+    std::uint64_t room = 0;
+    settled = FindRoom(sock, fd, ch, size, &room);
+    if (settled == 0) {
+      std::uint64_t piece = 0;
+      std::byte* into = channel::FreePiece(sock->out, ch.out_ring, size, &piece);
+      const long got = offset != nullptr ? Sys(SYS_pread64, in_fd, into, piece, *offset) : Sys(SYS_read, in_fd, into, piece);
+      if (got <= 0) return got;
+      if (offset != nullptr) *offset += got;
+      return Committed(sock, fd, ch, static_cast<std::uint64_t>(got));
+    }
+    if (settled != -EINPROGRESS) return settled;
+  }
+  // By TCP, without sleeping under the lock whatever the socket's mode: read a piece, send it, move the file on by what was taken.
+  char piece[16384];
+  const long at = offset != nullptr ? *offset : Sys(SYS_lseek, in_fd, 0, SEEK_CUR);
+  if (at < 0) return at;
+  const long got = Sys(SYS_pread64, in_fd, piece, size < sizeof piece ? size : sizeof piece, at);
+  if (got <= 0) return got;
+  const long sent = SendNow(fd, piece, static_cast<std::size_t>(got), 0);
+  if (sent <= 0) return sent;
+  sock->out.pos += static_cast<std::uint64_t>(sent);
+  if (offset != nullptr) *offset += sent;
+  if (offset == nullptr) Sys(SYS_lseek, in_fd, at + sent, SEEK_SET);
+  return sent;
+}
+
+}  // namespace vsocket::shim

@@ -1,0 +1,298 @@
+// The connection as a whole: how it begins on a channel, what is ready, how it sleeps, and how it ends.
+#include <cerrno>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <sys/socket.h>
+
+#include "shim/agent_link.h"
+#include "shim/stream_parts.h"
+#include "shim/sys.h"
+#include "shim/wait.h"
+
+namespace vsocket::shim {
+namespace {
+
+constexpr std::uint64_t kHandOverNs = 10ULL * 1000 * 1000 * 1000;  // how long a hand-over waits for a peer that does not run
+
+int GetOption(int fd, int level, int name) {
+  int value = 0;
+  int size = sizeof value;
+  return Sys(SYS_getsockopt, fd, level, name, &value, &size) == 0 ? value : 0;
+}
+
+void SetOption(int fd, int level, int name, int value) { Sys(SYS_setsockopt, fd, level, name, &value, sizeof value); }
+
+// rx_lock. Is there payload (or the end) in the TCP queue, when the kernel says the socket is readable?
+bool PayloadByTcp(Sock* sock, int fd, const Channel& ch) {
+  std::uint8_t byte = 0;
+  while (sock->rx.tcp_pos < sock->in.pos) {
+    const long skipped = Sys(SYS_recvfrom, fd, nullptr, sock->in.pos - sock->rx.tcp_pos, MSG_TRUNC | MSG_DONTWAIT, nullptr, nullptr);
+    if (skipped <= 0) return skipped != -EAGAIN;
+    sock->rx.tcp_pos += static_cast<std::uint64_t>(skipped);
+  }
+  const long seen = Sys(SYS_recvfrom, fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT, nullptr, nullptr);
+  if (seen == -EAGAIN) return false;
+  return seen != 1 || channel::PayloadBound(sock->rx, LoadProposal(ch)) != 0;
+}
+
+void LookIn(Sock* sock, int fd, const Channel& ch, bool kernel_ready, Readiness* ready) {
+  for (int turn = 0; turn < 4; ++turn) {
+    if (sock->dead.load(std::memory_order_relaxed) == kKilled) {
+      ready->in = true;
+      return;
+    }
+    if (sock->rx.mode == RxMode::kTcp) {
+      if (ConsiderProposal(sock, ch)) continue;
+      ready->in_by_kernel = !kernel_ready;
+      if (kernel_ready) {
+        ready->in = sock->error.load(std::memory_order_relaxed) != 0 || PayloadByTcp(sock, fd, ch);
+        if (!ready->in && ConsiderProposal(sock, ch)) continue;
+      }
+      ready->in_mark = sock->in.pos;
+      return;
+    }
+    if (!channel::RefreshData(sock->in, *ch.theirs)) {
+      Kill(sock, fd, ECONNRESET);
+      continue;
+    }
+    if (channel::Available(sock->in) == 0 && sock->rx.mode == RxMode::kDraining) {
+      ConsiderDrained(sock, ch);
+      continue;
+    }
+    if (kernel_ready) TakeFrames(sock, fd, ch);
+    ready->in = channel::Available(sock->in) != 0 || sock->fin_seen.load(std::memory_order_relaxed);
+    ready->in_mark = sock->in.seen_tail;
+    if (ready->in || sock->rx.mode == RxMode::kRing) return;
+  }
+}
+
+void LookOut(Sock* sock, int fd, const Channel& ch, Readiness* ready) {
+  if (sock->dead.load(std::memory_order_relaxed) != 0) {
+    ready->out = true;
+    return;
+  }
+  if (sock->tx.mode == TxMode::kRing && ch.theirs->gate.load(std::memory_order_relaxed) == channel::kShut) (void)StartLeaving(sock, fd, ch);
+  if (Ticks() > sock->look_again) LookAround(sock, fd, ch);
+  if (sock->tx.mode == TxMode::kLeaving) (void)Flush(sock, fd, ch);
+  if (sock->tx.mode != TxMode::kRing) {
+    ready->out_by_kernel = true;
+    ready->out_mark = sock->out.pos;
+    return;
+  }
+  if (!channel::RefreshRoom(sock->out, *ch.theirs)) {
+    Kill(sock, fd, ECONNRESET);
+    ready->out = true;
+    return;
+  }
+  ready->out = channel::Room(sock->out) >= channel::WritableRoom(sock->out.capacity_log2);
+  ready->out_mark = sock->out.seen_head;
+}
+
+// Both locks. The kernel's socket is all there is from here on.
+void BackToPlain(Sock* sock, int fd, const Channel& ch, channel::Reason reason) {
+  ch.mine->attached.store(0, std::memory_order_release);
+  SetOption(fd, IPPROTO_TCP, TCP_NODELAY, sock->nodelay.load(std::memory_order_relaxed));
+  sock->plain_tx.store(sock->out.pos, std::memory_order_relaxed);
+  sock->plain_rx.store(sock->in.pos, std::memory_order_relaxed);
+  sock->framed.store(0, std::memory_order_relaxed);
+  SendRelease(sock, reason);
+  sock->phase.store(Phase::kPlain, std::memory_order_release);
+  LetGoRegion(sock->region, sock->region_id);
+}
+
+void PollOnce(int fd, short events) {
+  struct pollfd item = {fd, events, 0};
+  const struct timespec patience = {0, 50 * 1000 * 1000};
+  Sys(SYS_ppoll, &item, 1, &patience, nullptr, 0);
+}
+
+}  // namespace
+
+void Kill(Sock* sock, int fd, int error) {
+  if (sock->dead.exchange(kKilled, std::memory_order_relaxed) == kKilled) return;
+  sock->error.store(static_cast<std::uint16_t>(error), std::memory_order_relaxed);
+  sock->fin_seen.store(1, std::memory_order_relaxed);
+  sock->framed.store(0, std::memory_order_relaxed);
+  // connect(2) with AF_UNSPEC resets a TCP connection; the descriptor stays the program's to close.
+  struct sockaddr nowhere = {};
+  nowhere.sa_family = AF_UNSPEC;
+  Sys(SYS_connect, fd, &nowhere, sizeof nowhere);
+  if (sock->sleepers.load(std::memory_order_relaxed) != 0) WakeSleepers(sock);
+}
+
+bool Attach(Sock* sock, int fd, const Channel& ch, std::uint64_t sent, std::uint64_t received) {
+  if (ch.slot->epoch.load(std::memory_order_acquire) != sock->epoch || IsRevoked(sock, ch)) return false;
+  sock->in = {};
+  sock->in.pos = sock->in.seen_tail = received;
+  sock->rx = {};
+  sock->rx.tcp_pos = received;
+  sock->out = {};
+  sock->out.pos = sock->out.seen_head = sent;
+  sock->tx = {};
+  // A BELL that Nagle holds back for the last one's acknowledgement would be a wake-up 40 ms late; a cork would keep it for ever.
+  sock->nodelay.store(static_cast<std::uint8_t>(GetOption(fd, IPPROTO_TCP, TCP_NODELAY)), std::memory_order_relaxed);
+  if (GetOption(fd, IPPROTO_TCP, TCP_CORK)) SetOption(fd, IPPROTO_TCP, TCP_CORK, 0);
+  SetOption(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+  ch.mine->head.store(received, std::memory_order_relaxed);
+  ch.mine->tail.store(sent, std::memory_order_relaxed);
+  ch.mine->capacity_log2.store(sock->out.capacity_log2, std::memory_order_relaxed);
+  ch.mine->data_waiter.store(channel::kTcpBell, std::memory_order_relaxed);  // whoever waits, knowing us or not, is woken by TCP
+  sock->phase.store(Phase::kAttached, std::memory_order_release);
+  ch.mine->attached.store(sock->epoch, std::memory_order_release);  // from here on the peer may propose; pairs with ConsiderGoingUp
+  return true;
+}
+
+Readiness Look(SockRef ref, int fd, bool kernel_ready) {
+  Readiness ready;
+  Sock* sock = ref.sock;
+  Holding rx(sock->rx_lock);
+  Holding tx(sock->tx_lock);
+  Channel ch;
+  if (!rx.Held() || !tx.Held() || ref.Stale() || sock->phase.load(std::memory_order_relaxed) != Phase::kAttached || !OpenChannel(sock, &ch)) {
+    ready.in_by_kernel = ready.out_by_kernel = true;
+    return ready;
+  }
+  if (IsRevoked(sock, ch)) Kill(sock, fd, ECONNRESET);
+  LookIn(sock, fd, ch, kernel_ready, &ready);
+  LookOut(sock, fd, ch, &ready);
+  if (sock->rx.mode == RxMode::kRing && sock->tx.mode == TxMode::kTcp) (void)ConsiderGoingUp(sock, ch, 0);
+  return ready;
+}
+
+bool RingHasData(const Sock* sock) {
+  Channel ch;
+  if (!OpenChannel(sock, &ch)) return true;
+  return ch.theirs->tail.load(std::memory_order_relaxed) != ch.mine->head.load(std::memory_order_relaxed);
+}
+
+bool RingHasRoom(const Sock* sock) {
+  Channel ch;
+  if (!OpenChannel(sock, &ch)) return true;
+  const std::uint64_t used = ch.mine->tail.load(std::memory_order_relaxed) - ch.theirs->head.load(std::memory_order_relaxed);
+  const std::uint32_t capacity_log2 = sock->out.capacity_log2;
+  return used + channel::WritableRoom(capacity_log2) <= (1ULL << capacity_log2);
+}
+
+bool PrepareToSleep(SockRef ref, int fd, bool want_in, bool want_out, std::uint32_t target, short* kernel_events) {
+  Sock* sock = ref.sock;
+  *kernel_events = 0;
+  Holding rx(sock->rx_lock);
+  Holding tx(sock->tx_lock);
+  Channel ch;
+  if (!rx.Held() || !tx.Held() || ref.Stale() || !OpenChannel(sock, &ch)) return false;
+  if (sock->sleepers.fetch_add(1, std::memory_order_relaxed) != 0) target = channel::kTcpBell;  // one word, several sleepers: all watch TCP
+  sock->shim_waits.store(1, std::memory_order_relaxed);
+  PollAgent();
+  if (sock->dead.load(std::memory_order_relaxed) != 0) return false;
+  if (want_out && sock->tx.mode == TxMode::kRing) {
+    if (!sock->framed.load(std::memory_order_relaxed) || !LeaseHolds(ch)) {
+      (void)StartLeaving(sock, fd, ch);
+      return false;
+    }
+    channel::Arm(ch.mine->space_waiter, target);
+    if (!channel::RefreshRoom(sock->out, *ch.theirs) || channel::Room(sock->out) >= channel::WritableRoom(sock->out.capacity_log2)) return false;
+    *kernel_events |= POLLIN;  // the bell comes as a byte
+  } else if (want_out) {
+    *kernel_events |= POLLOUT;
+  }
+  if (want_in) {
+    *kernel_events |= POLLIN;
+    if (sock->rx.mode == RxMode::kRing) {
+      channel::Arm(ch.mine->data_waiter, target);
+      if (!channel::RefreshData(sock->in, *ch.theirs) || channel::Available(sock->in) != 0 || sock->fin_seen.load(std::memory_order_relaxed)) return false;
+    } else if (sock->rx.mode == RxMode::kDraining || ConsiderProposal(sock, ch)) {
+      return false;
+    }
+  }
+  return true;
+}
+
+void AfterSleep(SockRef ref) {
+  Channel ch;
+  if (ref.sock->sleepers.fetch_sub(1, std::memory_order_relaxed) != 1 || ref.Stale() || !OpenChannel(ref.sock, &ch)) return;
+  channel::Disarm(ch.mine->data_waiter);
+  channel::Disarm(ch.mine->space_waiter);
+}
+
+void LeaveForGood(SockRef ref, int fd, channel::Reason reason) {
+  Sock* sock = ref.sock;
+  std::uint16_t none = 0;
+  sock->pinned.compare_exchange_strong(none, static_cast<std::uint16_t>(reason), std::memory_order_relaxed);
+  const std::uint64_t give_up = MonotonicNs() + kHandOverNs;
+  std::uint32_t gate = channel::kShut;  // the one the peer had taken, once that is known
+  for (bool first = true;; first = false) {
+    Holding rx(sock->rx_lock);
+    Holding tx(sock->tx_lock);
+    Channel ch;
+    if (!rx.Held() || !tx.Held() || ref.Stale()) return;
+    if (sock->phase.load(std::memory_order_relaxed) != Phase::kAttached) {
+      if (first) SendNote(sock, reason);
+      return;
+    }
+    if (!OpenChannel(sock, &ch) || sock->dead.load(std::memory_order_relaxed) != 0) return;
+    // The gate first: whether or not the peer is on the ring now, it cannot come back to it.
+    if (first) gate = ch.mine->gate.exchange(channel::kShut, std::memory_order_acq_rel);
+    if (sock->tx.mode == TxMode::kRing) (void)StartLeaving(sock, fd, ch);  // its SWITCH also wakes the peer to see the gate
+    if (sock->tx.mode == TxMode::kLeaving) (void)Flush(sock, fd, ch);
+    (void)ConsiderProposal(sock, ch);
+    TakeFrames(sock, fd, ch);
+    if (sock->rx.mode == RxMode::kDraining) {
+      channel::AbandonRing(sock->rx);
+      ConsiderDrained(sock, ch);
+    }
+    if (sock->rx.mode == RxMode::kTcp) (void)PayloadByTcp(sock, fd, ch);  // skips what was read from the ring already
+    const bool switched = sock->rx.mode == RxMode::kTcp && sock->rx.tcp_pos == sock->in.pos &&
+                          (!channel::IsGateTaken(gate) || channel::GateTaken(sock->rx.generation) == gate);
+    const bool ended = sock->fin_seen.load(std::memory_order_relaxed) != 0;
+    const bool all_sent = sock->tx.mode == TxMode::kTcp || sock->shut_wr.load(std::memory_order_relaxed) != 0;
+    if (all_sent && (switched || (ended && channel::Available(sock->in) == 0))) return BackToPlain(sock, fd, ch, reason);
+    if (ended || MonotonicNs() > give_up) return Kill(sock, fd, ECONNRESET);  // what is only in the ring would be lost unseen
+    const short events = static_cast<short>(POLLIN | (sock->tx.mode == TxMode::kLeaving ? POLLOUT : 0));
+    tx.Unlock();
+    rx.Unlock();
+    PollOnce(fd, events);
+  }
+}
+
+void FinishSock(Sock* sock, int fd) {
+  Holding rx(sock->rx_lock);
+  Holding tx(sock->tx_lock);
+  Channel ch;
+  if (!rx.Held() || !tx.Held() || !OpenChannel(sock, &ch)) return;
+  if (sock->tx.mode == TxMode::kLeaving) (void)Flush(sock, fd, ch);
+  if (sock->rx.mode == RxMode::kTcp) (void)ConsiderProposal(sock, ch);
+  TakeFrames(sock, fd, ch);
+  const bool unread = sock->rx.mode != RxMode::kTcp && channel::RefreshData(sock->in, *ch.theirs) && channel::Available(sock->in) != 0;
+  if (unread && !sock->shut_rd.load(std::memory_order_relaxed)) {
+    const struct linger reset = {1, 0};
+    Sys(SYS_setsockopt, fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
+  }
+  ch.mine->attached.store(0, std::memory_order_release);
+  SendRelease(sock, channel::Reason::kNone);
+  LetGoRegion(sock->region, sock->region_id);
+}
+
+void NoteShutdown(SockRef ref, int how) {
+  Sock* sock = ref.sock;
+  if (how == SHUT_RD || how == SHUT_RDWR) sock->shut_rd.store(1, std::memory_order_relaxed);
+  if (how == SHUT_WR || how == SHUT_RDWR) sock->shut_wr.store(1, std::memory_order_relaxed);
+}
+
+std::uint64_t UnreadOnRing(SockRef ref) {
+  Sock* sock = ref.sock;
+  Holding rx(sock->rx_lock);
+  Channel ch;
+  if (!rx.Held() || ref.Stale() || !OpenChannel(sock, &ch) || sock->rx.mode == RxMode::kTcp) return 0;
+  return channel::RefreshData(sock->in, *ch.theirs) ? channel::Available(sock->in) : 0;
+}
+
+std::uint64_t UntakenOnRing(SockRef ref) {
+  Sock* sock = ref.sock;
+  Holding tx(sock->tx_lock);
+  Channel ch;
+  if (!tx.Held() || ref.Stale() || !OpenChannel(sock, &ch) || sock->tx.mode != TxMode::kRing) return 0;
+  return channel::RefreshRoom(sock->out, *ch.theirs) ? sock->out.pos - sock->out.seen_head : 0;
+}
+
+}  // namespace vsocket::shim

@@ -1,0 +1,295 @@
+#include "shim/wait.h"
+
+#include <cerrno>
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <time.h>
+
+#include "shim/config.h"
+#include "shim/own_fds.h"
+#include "shim/stream.h"
+#include "shim/sys.h"
+
+namespace vsocket::shim {
+namespace {
+
+#define VSOCKET_TLS __attribute__((tls_model("initial-exec"))) thread_local
+
+constexpr std::uint64_t kForever = UINT64_MAX;
+constexpr std::uint64_t kTicksPerUs = 2000;       // the order of magnitude is enough
+constexpr std::uint64_t kPreemptedTicks = 100000; // a gap of this size between two looks: the CPU was somebody else's
+
+VSOCKET_TLS int thread_wake_fd = -1;
+VSOCKET_TLS std::uint32_t thread_wake_owner = 0;
+VSOCKET_TLS SpinBudget thread_spin;
+
+struct Sleeper {
+  std::atomic<std::uint32_t> sock;  // index + 0; 0: free
+  std::atomic<int> wake_fd;
+};
+constexpr int kMaxSleepers = 1024;
+Sleeper sleepers[kMaxSleepers];
+std::atomic<int> sleepers_end{0};
+
+std::atomic<std::uint64_t> handlers_with_restart{0};
+std::atomic<std::uint64_t> handlers_without_restart{0};
+
+std::uint64_t TimeoutOf(int fd, int option) {
+  struct timeval limit = {};
+  int size = sizeof limit;
+  if (Sys(SYS_getsockopt, fd, SOL_SOCKET, option, &limit, &size) != 0) return kForever;
+  const std::uint64_t ns = static_cast<std::uint64_t>(limit.tv_sec) * 1000000000 + static_cast<std::uint64_t>(limit.tv_usec) * 1000;
+  return ns == 0 ? kForever : MonotonicNs() + ns;
+}
+
+bool MayWait(int fd, int flags) {
+  if (flags & MSG_DONTWAIT) return false;
+  const long mode = Sys(SYS_fcntl, fd, F_GETFL);
+  return mode >= 0 && !(mode & O_NONBLOCK);
+}
+
+bool SpinFor(const Sock* sock, bool in) {
+  SpinBudget& spin = ThreadSpin();
+  const std::uint64_t budget = BeginSpin(spin);
+  if (budget == 0) return false;
+  const std::uint64_t start = Ticks();
+  std::uint64_t last = start;
+  for (;;) {
+    for (int i = 0; i < 16; ++i) {
+      if (in ? RingHasData(sock) : RingHasRoom(sock)) {
+        spin.PaidOff();
+        return true;
+      }
+      CpuRelax();
+    }
+    const std::uint64_t now = Ticks();
+    if (now - last > kPreemptedTicks) {
+      spin.Preempted();
+      return false;
+    }
+    last = now;
+    if (now - start > budget) {
+      spin.InVain();
+      return false;
+    }
+  }
+}
+
+// Waits until a receive (or send) is worth trying. 0, -EINTR, or -EAGAIN when the deadline passes.
+ssize_t WaitFor(SockRef ref, int fd, bool in, std::uint64_t* deadline) {
+  if (SpinFor(ref.sock, in)) return 0;
+  if (*deadline == 0) *deadline = TimeoutOf(fd, in ? SO_RCVTIMEO : SO_SNDTIMEO);
+  const int wake_fd = ThreadWakeFd();
+  if (wake_fd >= 0) RegisterSleeper(ref.sock, wake_fd);
+  struct pollfd items[2] = {{fd, 0, 0}, {wake_fd, POLLIN, 0}};
+  ssize_t result = 0;
+  if (PrepareToSleep(ref, fd, in, !in, 1 /* kTcpBell */, &items[0].events)) {
+    struct timespec limit = {};
+    if (*deadline != kForever) {
+      const std::uint64_t now = MonotonicNs();
+      const std::uint64_t left = *deadline > now ? *deadline - now : 0;
+      limit.tv_sec = static_cast<time_t>(left / 1000000000);
+      limit.tv_nsec = static_cast<long>(left % 1000000000);
+    }
+    const long woken = Sys(SYS_ppoll, items, 2, *deadline == kForever ? nullptr : &limit, nullptr, 0);
+    if (woken == 0) result = -EAGAIN;
+    if (woken == -EINTR && SignalMeansEintr()) result = -EINTR;
+  }
+  AfterSleep(ref);
+  if (wake_fd >= 0) {
+    UnregisterSleeper(ref.sock, wake_fd);
+    if (items[1].revents) DrainWakeFd(wake_fd);
+  }
+  return result;
+}
+
+bool StillAttached(SockRef ref) { return !ref.Stale() && ref.sock->phase.load(std::memory_order_acquire) == Phase::kAttached; }
+
+// iovec arithmetic for partial progress; at most kParts parts are looked at in one attempt, as the kernel would take fewer bytes.
+constexpr int kParts = 64;
+int Rest(const struct iovec* parts, int count, std::size_t done, struct iovec* rest) {
+  int n = 0;
+  for (int i = 0; i < count && n < kParts; ++i) {
+    if (done >= parts[i].iov_len) {
+      done -= parts[i].iov_len;
+      continue;
+    }
+    rest[n].iov_base = static_cast<char*>(parts[i].iov_base) + done;
+    rest[n].iov_len = parts[i].iov_len - done;
+    done = 0;
+    ++n;
+  }
+  return n;
+}
+
+}  // namespace
+
+ssize_t Receive(SockRef ref, int fd, const struct iovec* parts, int count, int flags) {
+  std::size_t total = 0;
+  for (int i = 0; i < count; ++i) total += parts[i].iov_len;
+  const bool whole = (flags & MSG_WAITALL) && !(flags & MSG_PEEK);
+  std::size_t done = 0;
+  std::uint64_t deadline = 0;
+  bool checked = false;
+  for (;;) {
+    struct iovec rest[kParts];
+    const struct iovec* now = parts;
+    int n = count;
+    if (done != 0) {
+      n = Rest(parts, count, done, rest);
+      now = rest;
+    }
+    const ssize_t got = StillAttached(ref) ? TryReceive(ref, fd, now, n, flags) : (done != 0 ? 0 : kNotAttached);
+    if (got == kNotAttached) return got;
+    if (got > 0) done += static_cast<std::size_t>(got);
+    if (done == total && total != 0) return static_cast<ssize_t>(done);
+    if (got > 0 && !whole) return static_cast<ssize_t>(done);
+    if (got <= 0 && got != -EAGAIN) return done != 0 ? static_cast<ssize_t>(done) : got;
+    if (total == 0) return 0;
+    if (!checked && !MayWait(fd, flags)) return done != 0 ? static_cast<ssize_t>(done) : (got > 0 ? got : -EAGAIN);
+    checked = true;
+    if (got > 0) continue;
+    const ssize_t waited = WaitFor(ref, fd, true, &deadline);
+    if (waited < 0) return done != 0 ? static_cast<ssize_t>(done) : waited;
+  }
+}
+
+ssize_t Send(SockRef ref, int fd, const struct iovec* parts, int count, int flags) {
+  std::size_t total = 0;
+  for (int i = 0; i < count; ++i) total += parts[i].iov_len;
+  std::size_t done = 0;
+  std::uint64_t deadline = 0;
+  bool checked = false;
+  for (;;) {
+    struct iovec rest[kParts];
+    const struct iovec* now = parts;
+    int n = count;
+    if (done != 0) {
+      n = Rest(parts, count, done, rest);
+      now = rest;
+    }
+    if (!StillAttached(ref)) return done != 0 ? static_cast<ssize_t>(done) : kNotAttached;
+    const ssize_t sent = TrySend(ref, fd, now, n, flags);
+    if (sent > 0) done += static_cast<std::size_t>(sent);
+    if (done == total && sent >= 0) return static_cast<ssize_t>(done);
+    if (sent < 0 && sent != -EAGAIN) return done != 0 ? static_cast<ssize_t>(done) : sent;
+    if (!checked && !MayWait(fd, flags)) {
+      if (sent > 0) continue;  // a ring may grow, or the direction change, between two attempts; only EAGAIN is the end
+      return done != 0 ? static_cast<ssize_t>(done) : -EAGAIN;
+    }
+    checked = true;
+    if (sent > 0) continue;
+    const ssize_t waited = WaitFor(ref, fd, false, &deadline);
+    if (waited < 0) return done != 0 ? static_cast<ssize_t>(done) : waited;
+  }
+}
+
+ssize_t SendFile(SockRef ref, int fd, int in_fd, off_t* offset, size_t size) {
+  std::size_t done = 0;
+  std::uint64_t deadline = 0;
+  bool checked = false;
+  while (done < size) {
+    if (!StillAttached(ref)) return done != 0 ? static_cast<ssize_t>(done) : kNotAttached;
+    const ssize_t sent = TrySendFile(ref, fd, in_fd, offset, size - done);
+    if (sent > 0) done += static_cast<std::size_t>(sent);
+    if (sent == 0) break;
+    if (sent < 0 && sent != -EAGAIN) return done != 0 ? static_cast<ssize_t>(done) : sent;
+    if (sent > 0) continue;
+    if (!checked && !MayWait(fd, 0)) return done != 0 ? static_cast<ssize_t>(done) : -EAGAIN;
+    checked = true;
+    const ssize_t waited = WaitFor(ref, fd, false, &deadline);
+    if (waited < 0) return done != 0 ? static_cast<ssize_t>(done) : waited;
+  }
+  return static_cast<ssize_t>(done);
+}
+
+int ThreadWakeFd() {
+  if (thread_wake_fd >= 0 && thread_wake_owner == ThreadId()) return thread_wake_fd;
+  const long made = Sys(SYS_eventfd2, 0, EFD_CLOEXEC | EFD_NONBLOCK);
+  if (made < 0) return -1;
+  thread_wake_fd = KeepOwnFd(static_cast<int>(made));
+  thread_wake_owner = ThreadId();
+  return thread_wake_fd;
+}
+
+void DrainWakeFd(int fd) {
+  std::uint64_t count = 0;
+  Sys(SYS_read, fd, &count, sizeof count);
+}
+
+void RegisterSleeper(const Sock* sock, int wake_fd) {
+  const std::uint32_t index = IndexOf(sock);
+  for (int i = 0; i < kMaxSleepers; ++i) {
+    std::uint32_t free = 0;
+    if (!sleepers[i].sock.compare_exchange_strong(free, index, std::memory_order_acq_rel)) continue;
+    sleepers[i].wake_fd.store(wake_fd, std::memory_order_release);
+    int seen = sleepers_end.load(std::memory_order_relaxed);
+    while (seen < i + 1 && !sleepers_end.compare_exchange_weak(seen, i + 1)) {
+    }
+    return;
+  }
+}
+
+void UnregisterSleeper(const Sock* sock, int wake_fd) {
+  const std::uint32_t index = IndexOf(sock);
+  const int end = sleepers_end.load(std::memory_order_acquire);
+  for (int i = 0; i < end; ++i) {
+    if (sleepers[i].wake_fd.load(std::memory_order_relaxed) == wake_fd && sleepers[i].sock.load(std::memory_order_relaxed) == index) {
+      sleepers[i].wake_fd.store(-1, std::memory_order_relaxed);
+      sleepers[i].sock.store(0, std::memory_order_release);
+      return;
+    }
+  }
+}
+
+void WakeSleepers(const Sock* sock) {
+  const std::uint32_t index = IndexOf(sock);
+  const int end = sleepers_end.load(std::memory_order_acquire);
+  const std::uint64_t one = 1;
+  for (int i = 0; i < end; ++i) {
+    if (sleepers[i].sock.load(std::memory_order_acquire) != index) continue;
+    const int fd = sleepers[i].wake_fd.load(std::memory_order_acquire);
+    if (fd >= 0) Sys(SYS_write, fd, &one, sizeof one);
+  }
+}
+
+SpinBudget& ThreadSpin() { return thread_spin; }
+
+std::uint64_t BeginSpin(SpinBudget& budget) {
+  const std::uint64_t most = GetConfig().spin_us * kTicksPerUs;
+  if (!budget.started_) {
+    budget.started_ = true;
+    budget.ticks_ = most;
+  }
+  if (budget.ticks_ != 0) return budget.ticks_;
+  // Spinning has not paid off: try again now and then, in case the load has changed.
+  if (++budget.skip_ % 64 == 0) return most / 4;
+  return 0;
+}
+
+void SpinBudget::PaidOff() {
+  const std::uint64_t most = GetConfig().spin_us * kTicksPerUs;
+  ticks_ = ticks_ == 0 ? most / 4 : ticks_ + ticks_ / 4;
+  if (ticks_ > most) ticks_ = most;
+}
+
+void SpinBudget::InVain() {
+  ticks_ -= ticks_ / 4;
+  if (ticks_ < kTicksPerUs) ticks_ = 0;
+}
+
+void SpinBudget::Preempted() { ticks_ = 0; }
+
+bool SignalMeansEintr() { return handlers_without_restart.load(std::memory_order_relaxed) != 0; }
+
+void NoteSignalHandler(int signal, bool handled, bool restarts) {
+  if (signal < 1 || signal > 64) return;
+  const std::uint64_t bit = 1ULL << (signal - 1);
+  handlers_with_restart.fetch_and(~bit, std::memory_order_relaxed);
+  handlers_without_restart.fetch_and(~bit, std::memory_order_relaxed);
+  if (handled) (restarts ? handlers_with_restart : handlers_without_restart).fetch_or(bit, std::memory_order_relaxed);
+}
+
+}  // namespace vsocket::shim

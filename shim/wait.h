@@ -1,0 +1,51 @@
+// Sleeping on an attached connection: spin for as long as that has paid off lately, then sleep in the kernel on the socket and a wake
+// object of the thread's own.
+#pragma once
+
+#include <cstdint>
+#include <sys/types.h>
+#include <sys/uio.h>
+
+#include "shim/sock.h"
+
+namespace vsocket::shim {
+
+// recv/send as the program knows them: waits unless the call or the socket is non-blocking, honours SO_RCVTIMEO/SO_SNDTIMEO, EINTR,
+// SA_RESTART and MSG_WAITALL. Bytes, 0, or -errno. kNotAttached: the channel is gone; the caller uses the kernel's call.
+inline constexpr ssize_t kNotAttached = -4096;
+ssize_t Receive(SockRef ref, int fd, const struct iovec* parts, int count, int flags);
+ssize_t Send(SockRef ref, int fd, const struct iovec* parts, int count, int flags);
+ssize_t SendFile(SockRef ref, int fd, int in_fd, off_t* offset, size_t size);
+
+// An eventfd of this thread, made on first use; -1: none could be had. DrainThreadWakeFd after each sleep on it.
+int ThreadWakeFd();
+void DrainWakeFd(int fd);
+
+// Between these a drained bell wakes this thread too: others of the process may take the one that was meant for it.
+void RegisterSleeper(const Sock* sock, int wake_fd);
+void UnregisterSleeper(const Sock* sock, int wake_fd);
+void WakeSleepers(const Sock* sock);
+
+// How long spinning may go on. One a thread; adapts: paid off -> longer, in vain or preempted -> shorter, down to nothing.
+class SpinBudget {
+ public:
+  [[nodiscard]] std::uint64_t Ticks() const { return ticks_; }
+  void PaidOff();
+  void InVain();
+  void Preempted();
+
+ private:
+  std::uint64_t ticks_ = 0;
+  std::uint32_t skip_ = 0;
+  bool started_ = false;
+  friend std::uint64_t BeginSpin(SpinBudget&);
+};
+// The ticks to spin for this time; 0: do not.
+std::uint64_t BeginSpin(SpinBudget& budget);
+SpinBudget& ThreadSpin();
+
+// True when a signal handler that ran asks for EINTR rather than a restart (sigaction is watched in calls_signal.cc).
+bool SignalMeansEintr();
+void NoteSignalHandler(int signal, bool handled, bool restarts);
+
+}  // namespace vsocket::shim
