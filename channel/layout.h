@@ -88,6 +88,14 @@ inline constexpr std::uint32_t kShut = 1;
 constexpr std::uint32_t GateTaken(std::uint32_t generation) { return generation << 2 | 2; }
 constexpr bool IsGateTaken(std::uint32_t gate) { return (gate & 3) == 2; }
 
+struct SlotHeader {
+  // Written by the agent.
+  alignas(kFalseSharing) std::atomic<std::uint32_t> epoch;    // which connection holds the slot; 0: none. Changes with each grant
+  std::atomic<std::uint32_t> revoked;         // == epoch: this connection's channel is revoked
+  SideWords side[2];
+  std::byte pad[1024 - kFalseSharing - 2 * 3 * kFalseSharing];
+};
+
 inline constexpr std::size_t kSlotsOffset = sizeof(RegionHeader);
 inline constexpr std::size_t kRingsOffset = kSlotsOffset + kSlots * sizeof(SlotHeader);
 inline constexpr std::size_t kRegionBytes = kRingsOffset + kSlots * 2 * kRingMax;
