@@ -1,0 +1,123 @@
+// What a change of policy or of the pods takes away.
+#include <algorithm>
+#include <unordered_set>
+#include <utility>
+
+#include "node-agent/broker/broker.h"
+#include "node-agent/broker/direction.h"
+
+namespace vsocket::broker {
+
+bool Broker::DestroySocket(const std::string& uid, const Tuple& tuple, std::uint64_t cookie) {
+  PodRuntime* pod = PodOf(uid);
+  if (pod == nullptr || !pod->sockets->Destroy(tuple, cookie)) return false;
+  ++stats_.sockets_destroyed;
+  return true;
+}
+
+void Broker::Cut(Channel* channel, const std::string& why) {
+  if (channel->revoked) return;
+  ++stats_.revocations;
+  table_.Revoke(channel);
+  Say(Event::Level::kWarning, "channel revoked",
+      {{"connection", channel->end[channel->end[0].cookie == 0 ? 1 : 0].tuple.ToString()},
+       {"pod", channel->end[0].pod},
+       {"peer_pod", channel->end[1].pod},
+       {"why", why}});
+  // First the word, then the bells: whoever wakes sees why. Destroying the sockets wakes who waits in the kernel.
+  for (std::uint32_t side = 0; side < 2; ++side) {
+    const std::uint32_t armed = channel->region->memory.TakeArmedWakeFds(channel->slot, side);
+    PodRuntime* pod = PodOf(channel->end[side].pod);
+    for (std::uint32_t index = 0; index < channel::kWakeFdsPerSide; ++index) {
+      const auto& eventfd = channel->region->wake[side][index];
+      if ((armed >> index & 1) != 0 && eventfd && pod != nullptr) pod->foreign->Ring(eventfd);
+    }
+  }
+  for (const End& end : channel->end) {
+    if (end.cookie != 0) DestroySocket(end.pod, end.tuple, end.cookie);
+  }
+}
+
+std::uint32_t Broker::CutChannels() {
+  std::uint32_t cut = 0;
+  for (const auto& [id, channel] : table_.All()) {
+    if (channel->revoked || (channel->TwoSided() && channel->end[0].pod == channel->end[1].pod)) continue;
+    const End& known = channel->end[channel->end[0].cookie == 0 ? 1 : 0];
+    if (const auto forbidden = Forbidden(known.tuple, channel->flow)) {
+      Cut(channel.get(), DecidedBy(*forbidden));
+      ++cut;
+    }
+  }
+  return cut;
+}
+
+std::uint32_t Broker::CutKernelConnections() {
+  struct Found {
+    const std::string* pod;
+    TcpSocket socket;
+  };
+  std::map<Endpoint, bool> listens;  // by local endpoint of a local pod: asked of the kernel once
+  std::vector<Found> connections;
+  for (auto& [uid, pod] : pods_) {
+    for (TcpSocket& socket : pod.sockets->Connections()) {
+      const auto& ips = pod.pod.ips;
+      if (socket.tuple.StaysInNamespace() || std::find(ips.begin(), ips.end(), socket.tuple.local.address) == ips.end()) continue;
+      if (!listens.contains(socket.tuple.local)) listens[socket.tuple.local] = pod.sockets->Listens(socket.tuple.local);
+      connections.push_back({&uid, std::move(socket)});
+    }
+  }
+  std::uint32_t cut = 0;
+  for (const Found& found : connections) {
+    const Tuple& tuple = found.socket.tuple;
+    EndEvidence here;
+    EndEvidence there;
+    here.listens = listens[tuple.local];
+    const auto remote = listens.find(tuple.remote);
+    there.listens = remote != listens.end() && remote->second;
+    // Nothing listens here and the other end is not on this node: it must be the one that does.
+    if (remote == listens.end() && !here.listens) there.listens = true;
+    const auto forbidden = Forbidden(tuple, FlowOf(tuple, FirstEndOpened(tuple, here, there)));
+    if (!forbidden) continue;
+    // False: the other end's cut has ended it already, and it is counted there.
+    if (!DestroySocket(*found.pod, tuple, found.socket.cookie)) continue;
+    ++cut;
+    Say(Event::Level::kWarning, "connection cut", {{"connection", tuple.ToString()}, {"pod", *found.pod}, {"why", DecidedBy(*forbidden)}});
+  }
+  return cut;
+}
+
+std::uint32_t Broker::Reevaluate() {
+  const std::uint32_t channels = CutChannels();
+  return channels + CutKernelConnections();
+}
+
+void Broker::RemovePod(const std::string& uid, const std::string& why) {
+  PodRuntime* pod = PodOf(uid);
+  if (pod == nullptr) return;
+  std::vector<ChannelId> channels;
+  for (const auto& [id, channel] : table_.All()) {
+    if (channel->end[0].pod == uid || channel->end[1].pod == uid) channels.push_back(id);
+  }
+  for (const ChannelId id : channels) Cut(table_.ById(id), why);
+  for (const TcpSocket& socket : pod->sockets->Connections()) {
+    const auto& ips = pod->pod.ips;
+    if (!socket.tuple.local.address.IsLoopback() && std::find(ips.begin(), ips.end(), socket.tuple.local.address) != ips.end()) {
+      DestroySocket(uid, socket.tuple, socket.cookie);
+    }
+  }
+  const std::set<SessionId> sessions = pod->sessions;
+  for (const SessionId session : sessions) {
+    ShimLink* link = SessionOf(session)->link;
+    Disconnected(session);
+    link->Close();
+  }
+  for (const ChannelId id : channels) {
+    for (std::uint32_t side = 0; side < 2; ++side) {
+      Channel* channel = table_.ById(id);
+      if (channel != nullptr && channel->end[side].pod == uid) ReleaseEnd(channel, side);
+    }
+  }
+  pods_.erase(uid);
+}
+
+}  // namespace vsocket::broker
