@@ -1,17 +1,12 @@
 #include "cni-plugin/agent_client.h"
 
-#include <grpcpp/create_channel_posix.h>
 #include <grpcpp/grpcpp.h>
-#include <sys/socket.h>
-#include <sys/un.h>
 #include <vsocket/v1/agent.grpc.pb.h>
 
-#include <cerrno>
-#include <cstring>
 #include <utility>
 
-#include "base/unique_fd.h"
 #include "cni-plugin/pod_message.h"
+#include "proto/unix_channel.h"
 #include "proto/version.h"
 
 namespace vsocket::cni {
@@ -77,22 +72,13 @@ class GrpcAgent final : public Agent {
     return answer;
   }
 
-  // We connect and hand gRPC the socket: it tells "nobody there" from "does not answer", with errno's words, and gRPC needs no name
-  // resolution, no load balancing and no connection back-off for it.
   Answer Connect() {
-    sockaddr_un address{};
-    address.sun_family = AF_UNIX;
-    socket_path_.copy(address.sun_path, sizeof(address.sun_path) - 1);
-    UniqueFd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
-    if (!fd.Valid() || ::connect(fd.Get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) != 0) {
-      // EAGAIN: the backlog is full, so there is an agent that no longer accepts (unix(7)).
-      if (errno == EAGAIN) return {Answer::Kind::kTimedOut, "the agent on " + socket_path_ + " accepts no more connections"};
-      return {Answer::Kind::kUnreachable, "no agent answers on " + socket_path_ + ": " + std::strerror(errno)};
+    auto channel = rpc::ConnectUnix(socket_path_);
+    if (!channel) {
+      const rpc::ConnectError& error = channel.Error();
+      return {error.someone_listens ? Answer::Kind::kTimedOut : Answer::Kind::kUnreachable, error.message};
     }
-    grpc::ChannelArguments arguments;
-    arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
-    arguments.SetInt(GRPC_ARG_ENABLE_RETRIES, 0);
-    stub_ = v1::Cni::NewStub(grpc::CreateCustomInsecureChannelFromFd("agent", fd.Release(), arguments));
+    stub_ = v1::Cni::NewStub(*channel);
     return {};
   }
 

@@ -1,0 +1,44 @@
+#include "cli/arguments.h"
+
+#include <algorithm>
+#include <string_view>
+
+namespace vsocket::cli {
+namespace {
+
+// Kubernetes names, and the namespace "_cni" of pods outside of it.
+bool IsName(std::string_view text) {
+  return !text.empty() && text != "." && text != ".." && std::all_of(text.begin(), text.end(), [](char c) {
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' || c == '.' || c == '_';
+  });
+}
+
+// IANA service names are at most 15 characters (RFC 6335, section 5.1); numbers are 1 to 65535.
+bool IsPort(std::string_view text) {
+  if (text.empty() || text.size() > 15 || !IsName(text)) return false;
+  if (!std::all_of(text.begin(), text.end(), [](char c) { return c >= '0' && c <= '9'; })) return true;
+  if (text.size() > 5) return false;
+  const int number = std::stoi(std::string(text));
+  return number >= 1 && number <= 65535;
+}
+
+}  // namespace
+
+std::optional<std::string> ParsePod(const std::string& text) {
+  const std::size_t slash = text.find('/');
+  if (slash == std::string::npos) return IsName(text) ? std::optional("default/" + text) : std::nullopt;
+  const std::string_view whole = text;
+  if (!IsName(whole.substr(0, slash)) || !IsName(whole.substr(slash + 1))) return std::nullopt;
+  return text;
+}
+
+std::optional<PodPort> ParsePodPort(const std::string& text) {
+  const std::size_t colon = text.rfind(':');
+  if (colon == std::string::npos) return std::nullopt;
+  const auto pod = ParsePod(text.substr(0, colon));
+  const std::string port = text.substr(colon + 1);
+  if (!pod || !IsPort(port)) return std::nullopt;
+  return PodPort{*pod, port};
+}
+
+}  // namespace vsocket::cli

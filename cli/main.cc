@@ -1,0 +1,143 @@
+// vsocketctl: what the agent of this node knows, for people and for scripts. The composition root.
+#include <unistd.h>
+
+#include <chrono>
+#include <cstdio>
+#include <CLI/CLI.hpp>
+#include <map>
+#include <string>
+#include <thread>
+
+#include "cli/arguments.h"
+#include "cli/inspector.h"
+#include "cli/render.h"
+#include "proto/version.h"
+
+namespace {
+
+using namespace vsocket::cli;  // NOLINT: this file is the tool
+
+struct Options {
+  std::string agent_socket = vsocket::rpc::kDefaultAgentSocket;
+  int timeout_ms = 5000;
+  Format format = Format::kTable;
+  std::string pod;
+  bool watch = false;
+  double interval_seconds = 1;
+  std::string source, destination;
+};
+
+constexpr char kExamples[] = R"(Examples:
+  vsocketctl status                                is the agent well, and what has it done
+  vsocketctl connections                           every connection: its path, its bytes, why it is not accelerated
+  vsocketctl connections --pod shop/web --watch    one pod's, again every second
+  vsocketctl pods -o json                          the pods wired on this node
+  vsocketctl policy trace web shop/redis:6379      may web in "default" reach port 6379, and which policy says so
+
+Exit status: 0 done, 1 the agent failed, 2 wrong usage, 3 the agent does not answer, 4 no such pod or port, 5 the agent is of another
+release.)";
+
+int Finish(const std::string& text) {
+  std::fputs(text.c_str(), stdout);
+  return static_cast<int>(std::fflush(stdout) == 0 ? Exit::kOk : Exit::kFailed);
+}
+
+int Fail(const CallError& error) {
+  std::fprintf(stderr, "vsocketctl: %s\n", error.message.c_str());
+  return static_cast<int>(error.exit);
+}
+
+template <typename Answer, typename Render>
+int Show(const vsocket::Result<Answer, CallError>& answer, Render render) {
+  return answer ? Finish(render(answer.Value())) : Fail(answer.Error());
+}
+
+int ShowConnections(Inspector& inspector, const Options& options) {
+  std::string pod;
+  if (!options.pod.empty()) {
+    const auto parsed = ParsePod(options.pod);
+    if (!parsed) return Fail({Exit::kUsage, "\"" + options.pod + "\" is not a pod: give NAME or NAMESPACE/NAME"});
+    pod = *parsed;
+  }
+  const auto once = [&] {
+    return Show(inspector.Connections(pod), [&](const auto& list) { return RenderConnections(list, options.format, options.watch); });
+  };
+  if (!options.watch) return once();
+  // Until interrupted, or until nobody reads (SIGPIPE). An agent that is being restarted is a line on stderr, not the end.
+  const bool redraw = options.format == Format::kTable && ::isatty(STDOUT_FILENO) == 1;
+  for (;;) {
+    if (redraw) std::fputs("\033[H\033[2J", stdout);
+    const int status = once();
+    if (status != 0 && status != static_cast<int>(Exit::kUnreachable)) return status;
+    if (!redraw && options.format == Format::kTable) Finish("\n");
+    std::this_thread::sleep_for(std::chrono::duration<double>(options.interval_seconds));
+  }
+}
+
+int Trace(Inspector& inspector, const Options& options) {
+  const auto source = ParsePod(options.source);
+  if (!source) return Fail({Exit::kUsage, "\"" + options.source + "\" is not a pod: give NAME or NAMESPACE/NAME"});
+  const auto destination = ParsePodPort(options.destination);
+  if (!destination) {
+    return Fail({Exit::kUsage, "\"" + options.destination + "\" is not POD:PORT: give NAME:PORT or NAMESPACE/NAME:PORT, the port as a number or a name"});
+  }
+  vsocket::v1::TracePolicyRequest request;
+  request.set_source_pod(*source);
+  request.set_destination_pod(destination->pod);
+  request.set_port(destination->port);
+  return Show(inspector.TracePolicy(request), [&](const auto& verdict) { return RenderTrace(request, verdict, options.format); });
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  ::setenv("GRPC_VERBOSITY", "NONE", 0);
+  Options options;
+  CLI::App app("vsocketctl asks the vsocket agent of this node.", "vsocketctl");
+  app.footer(kExamples);
+  app.require_subcommand(1);
+  app.fallthrough();  // options may follow the command
+  const std::map<std::string, Format> formats{{"table", Format::kTable}, {"json", Format::kJson}};
+  app.add_option("--agent-socket", options.agent_socket, "the agent's gRPC socket")->capture_default_str();
+  app.add_option("--timeout-ms", options.timeout_ms, "how long the agent may take")->check(CLI::Range(1, 600000))->capture_default_str();
+  app.add_option("-o,--output", options.format, "table or json")->transform(CLI::CheckedTransformer(formats).description(""))->type_name("FORMAT");
+
+  int status = 0;
+  const auto inspector = [&] { return Inspector(options.agent_socket, std::chrono::milliseconds(options.timeout_ms)); };
+
+  app.add_subcommand("status", "is the agent well, what does it read, what has it done")->callback([&] {
+    status = Show(inspector().Status(), [&](const auto& answer) { return RenderStatus(answer, options.format); });
+  });
+  app.add_subcommand("pods", "the pods wired on this node")->callback([&] {
+    status = Show(inspector().Pods(), [&](const auto& answer) { return RenderPods(answer, options.format); });
+  });
+
+  CLI::App* connections = app.add_subcommand("connections", "the connections of the pods: path, bytes, and why one is not accelerated");
+  connections->add_option("--pod", options.pod, "only those of this pod, NAME or NAMESPACE/NAME");
+  connections->add_flag("--watch,-w", options.watch, "again and again, until interrupted; with -o json one line each time");
+  connections->add_option("--interval", options.interval_seconds, "seconds between looks with --watch")
+      ->check(CLI::Range(0.05, 3600.0))
+      ->capture_default_str();
+  connections->callback([&] {
+    Inspector asks = inspector();
+    status = ShowConnections(asks, options);
+  });
+
+  CLI::App* policy = app.add_subcommand("policy", "what NetworkPolicies decide");
+  policy->require_subcommand(1);
+  CLI::App* trace = policy->add_subcommand("trace", "whether one pod may open a TCP connection to another, both directions explained");
+  trace->add_option("SOURCE", options.source, "the pod that connects, NAME or NAMESPACE/NAME")->required();
+  trace->add_option("DESTINATION:PORT", options.destination, "the pod and port that it connects to")->required();
+  trace->callback([&] {
+    Inspector asks = inspector();
+    status = Trace(asks, options);
+  });
+
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    // CLI11's own statuses begin at 100; help is no error.
+    return app.exit(error) == 0 ? 0 : static_cast<int>(Exit::kUsage);
+  }
+  return status;
+}

@@ -1,0 +1,190 @@
+#include "cli/render.h"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <tuple>
+
+#include "cli/table.h"
+
+namespace vsocket::cli {
+namespace {
+
+using nlohmann::ordered_json;
+
+// Texts may come from pods, so bytes that are not UTF-8 are replaced rather than an error.
+std::string Print(const ordered_json& value, bool compact = false) {
+  return value.dump(compact ? -1 : 2, ' ', false, ordered_json::error_handler_t::replace) + "\n";
+}
+
+std::string Endpoint(const std::string& ip, std::uint32_t port) {
+  const bool v6 = ip.find(':') != std::string::npos;
+  return (v6 ? "[" + ip + "]" : ip) + ":" + std::to_string(port);
+}
+
+const char* StateName(v1::ConnectionState state) {
+  switch (state) {
+    case v1::CONNECTION_STATE_TCP:
+      return "tcp";
+    case v1::CONNECTION_STATE_UPGRADING:
+      return "upgrading";
+    case v1::CONNECTION_STATE_RING:
+      return "ring";
+    default:
+      return "unknown";
+  }
+}
+
+std::string Join(const google::protobuf::RepeatedPtrField<std::string>& items) {
+  std::string out;
+  for (const std::string& item : items) out += (out.empty() ? "" : ", ") + item;
+  return out;
+}
+
+ordered_json ListOf(const google::protobuf::RepeatedPtrField<std::string>& items) {
+  ordered_json out = ordered_json::array();
+  for (const std::string& item : items) out.push_back(item);
+  return out;
+}
+
+std::string SentReceived(std::uint64_t sent, std::uint64_t received) {
+  if (sent == 0 && received == 0) return "";
+  return HumanBytes(sent) + " / " + HumanBytes(received);
+}
+
+ordered_json JsonOf(const v1::Connection& c) {
+  return {{"pod", c.pod()},
+          {"pod_uid", c.pod_uid()},
+          {"program", c.program()},
+          {"pid", c.pid()},
+          {"local", {{"ip", c.local_ip()}, {"port", c.local_port()}}},
+          {"remote", {{"ip", c.remote_ip()}, {"port", c.remote_port()}, {"pod", c.remote_pod()}}},
+          {"cookie", c.cookie()},
+          {"state", StateName(c.state())},
+          {"tcp", {{"sent", c.tcp_sent()}, {"received", c.tcp_received()}}},
+          {"ring", {{"sent", c.ring_sent()}, {"received", c.ring_received()}}},
+          {"reason", c.reason()},
+          {"reason_text", c.reason_text()}};
+}
+
+std::string Isolation(const v1::PodStatus& pod) {
+  if (pod.isolated_ingress() && pod.isolated_egress()) return "ingress, egress";
+  if (pod.isolated_ingress()) return "ingress";
+  return pod.isolated_egress() ? "egress" : "";
+}
+
+std::string DirectionText(const char* direction, const v1::DirectionVerdict& verdict) {
+  std::string out = std::string(direction) + (verdict.allowed() ? "  ALLOWED" : "  DENIED");
+  out += verdict.pod().empty() ? "\n" : "  (policies of " + Printable(verdict.pod()) + ")\n";
+  out += "  isolated by: " + (verdict.isolated_by().empty() ? "no policy" : Printable(Join(verdict.isolated_by()))) + "\n";
+  out += "  decided by:  " + Printable(verdict.decided_by()) + "\n";
+  return out;
+}
+
+ordered_json JsonOf(const v1::DirectionVerdict& verdict) {
+  return {{"allowed", verdict.allowed()},
+          {"pod", verdict.pod()},
+          {"isolated_by", ListOf(verdict.isolated_by())},
+          {"decided_by", verdict.decided_by()}};
+}
+
+}  // namespace
+
+std::string RenderStatus(const v1::StatusResponse& status, Format format) {
+  if (format == Format::kJson) {
+    ordered_json problems = ordered_json::array();
+    for (const auto& problem : status.problems()) problems.push_back({{"where", problem.where()}, {"what", problem.what()}});
+    return Print({{"ready", status.ready()},
+                  {"version", status.version()},
+                  {"protocol_version", status.protocol_version()},
+                  {"instance", status.instance()},
+                  {"uptime_seconds", status.uptime_seconds()},
+                  {"source", status.source()},
+                  {"revision", status.revision()},
+                  {"problems", problems},
+                  {"pods", status.pods()},
+                  {"processes", status.processes()},
+                  {"channels", status.channels()},
+                  {"regions", status.regions()},
+                  {"upgrades", status.upgrades()},
+                  {"denials", status.denials()},
+                  {"revocations", status.revocations()}});
+  }
+  std::string out = "agent:     " + std::string(status.ready() ? "ready" : "NOT READY") + ", version " + status.version() + ", up " +
+                    HumanSeconds(status.uptime_seconds()) + "\n";
+  out += "source:    " + status.source() + ", revision " + std::to_string(status.revision()) + "\n";
+  out += "pods:      " + std::to_string(status.pods()) + ", with " + std::to_string(status.processes()) + " connected processes\n";
+  out += "channels:  " + std::to_string(status.channels()) + " in " + std::to_string(status.regions()) + " regions\n";
+  out += "since start: " + std::to_string(status.upgrades()) + " upgrades, " + std::to_string(status.denials()) + " denials, " +
+         std::to_string(status.revocations()) + " revocations\n";
+  if (!status.problems().empty()) out += "problems:\n";
+  for (const auto& problem : status.problems()) out += "  " + Printable(problem.where()) + ": " + Printable(problem.what()) + "\n";
+  return out;
+}
+
+std::string RenderPods(const std::vector<v1::PodStatus>& pods, Format format) {
+  if (format == Format::kJson) {
+    ordered_json out = ordered_json::array();
+    for (const v1::PodStatus& status : pods) {
+      const v1::LocalPod& pod = status.pod();
+      out.push_back({{"namespace", pod.namespace_()},
+                     {"name", pod.name()},
+                     {"uid", pod.uid()},
+                     {"ips", ListOf(pod.ips())},
+                     {"container_id", pod.container_id()},
+                     {"ifname", pod.ifname()},
+                     {"netns", {{"path", pod.netns_path()}, {"cookie", pod.netns_cookie()}, {"inode", pod.netns_inode()}}},
+                     {"socket_dir", status.socket_dir()},
+                     {"processes", status.processes()},
+                     {"channels", status.channels()},
+                     {"channel_bytes", status.channel_bytes()},
+                     {"isolated", {{"ingress", status.isolated_ingress()}, {"egress", status.isolated_egress()}}}});
+    }
+    return Print(out);
+  }
+  if (pods.empty()) return "no pods on this node\n";
+  Table table({"NAMESPACE", "NAME", "ADDRESSES", "PROCESSES", "CHANNELS", "MEMORY", "ISOLATED", "SOCKET DIRECTORY"}, {3, 4, 5});
+  for (const v1::PodStatus& status : pods) {
+    table.Add({Printable(status.pod().namespace_()), Printable(status.pod().name()), Join(status.pod().ips()),
+               std::to_string(status.processes()), std::to_string(status.channels()), HumanBytes(status.channel_bytes()), Isolation(status),
+               status.socket_dir()});
+  }
+  return table.Render();
+}
+
+std::string RenderConnections(std::vector<v1::Connection> connections, Format format, bool compact) {
+  const auto key = [](const v1::Connection& c) {
+    return std::make_tuple(c.pod(), c.local_port(), c.remote_ip(), c.remote_port(), c.cookie());
+  };
+  std::sort(connections.begin(), connections.end(), [&](const auto& a, const auto& b) { return key(a) < key(b); });
+  if (format == Format::kJson) {
+    ordered_json out = ordered_json::array();
+    for (const v1::Connection& connection : connections) out.push_back(JsonOf(connection));
+    return Print(out, compact);
+  }
+  if (connections.empty()) return "no connections\n";
+  Table table({"POD", "PROGRAM", "LOCAL", "REMOTE", "REMOTE POD", "STATE", "TCP OUT / IN", "RING OUT / IN", "WHY NOT ACCELERATED"});
+  for (const v1::Connection& c : connections) {
+    std::string program = Printable(c.program());
+    if (c.pid() != 0) program += "[" + std::to_string(c.pid()) + "]";
+    table.Add({Printable(c.pod()), program, Endpoint(c.local_ip(), c.local_port()), Endpoint(c.remote_ip(), c.remote_port()),
+               Printable(c.remote_pod()), StateName(c.state()), SentReceived(c.tcp_sent(), c.tcp_received()),
+               SentReceived(c.ring_sent(), c.ring_received()), c.reason() == 0 ? "" : c.reason_text()});
+  }
+  return table.Render();
+}
+
+std::string RenderTrace(const v1::TracePolicyRequest& request, const v1::TracePolicyResponse& verdict, Format format) {
+  if (format == Format::kJson) {
+    return Print({{"source", request.source_pod()},
+                  {"destination", request.destination_pod()},
+                  {"port", request.port()},
+                  {"allowed", verdict.allowed()},
+                  {"egress", JsonOf(verdict.egress())},
+                  {"ingress", JsonOf(verdict.ingress())}});
+  }
+  return request.source_pod() + " -> " + request.destination_pod() + ":" + request.port() + " (TCP)\n" +
+         DirectionText("egress ", verdict.egress()) + DirectionText("ingress", verdict.ingress()) +
+         (verdict.allowed() ? "ALLOWED\n" : "DENIED\n");
+}
+
+}  // namespace vsocket::cli
