@@ -46,7 +46,7 @@ Node::Node(NodeOptions options, NodeQuestions questions, RunDir run_dir, std::un
 
 Node::~Node() { loop_->Stop(); }
 
-Result<std::unique_ptr<Node>, std::string> Node::Start(NodeOptions options, NodeQuestions questions) {
+Result<std::unique_ptr<Node>, std::string> Node::Open(NodeOptions options, NodeQuestions questions) {
   auto run_dir = RunDir::Open(options.run_dir, options.shim_library);
   if (!run_dir) return Failure(run_dir.Error());
   auto loop = Loop::Make();
@@ -55,7 +55,6 @@ Result<std::unique_ptr<Node>, std::string> Node::Start(NodeOptions options, Node
   const auto opened = node->store_.Open();
   if (!opened) return Failure(opened.Error());
   node->LoadStored();
-  node->loop_->Start();
   return node;
 }
 

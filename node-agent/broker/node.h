@@ -34,14 +34,16 @@ struct NodeQuestions {
   std::function<Result<model::Verdict, model::ApiError>(const std::string& source, const std::string& destination, const std::string& port)> trace;
   std::function<std::pair<bool, bool>(const model::LocalPod&)> isolated;  // ingress, egress
   std::function<void(model::AgentStatus*)> complete_status;              // source, revision, problems, ready
-  // The set of local pods changed (added or removed). Called after the fact, without locks held, on the caller's thread.
+  // The set of local pods changed (added or removed). Called before AddPod or RemovePod returns, without locks held, on its thread.
   std::function<void()> pods_changed;
 };
 
 class Node final : public model::NodeApi {
  public:
-  // Takes the run directory, loads the stored pods, listens on their sockets and starts. Errors are sentences.
-  static Result<std::unique_ptr<Node>, std::string> Start(NodeOptions options, NodeQuestions questions);
+  // Takes the run directory, loads the stored pods and makes their sockets. Errors are sentences.
+  static Result<std::unique_ptr<Node>, std::string> Open(NodeOptions options, NodeQuestions questions);
+  // Answers shims from here on: once the policy is known. Until then they wait in the sockets' backlogs. Once.
+  void Serve() { loop_->Start(); }
   // Stops serving. Rings live on in the shims.
   ~Node() override;
 

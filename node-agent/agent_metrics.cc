@@ -1,0 +1,65 @@
+#include "node-agent/agent_metrics.h"
+
+#include "channel/reason.h"
+
+namespace vsocket {
+namespace {
+
+// "kNotProven" -> "not_proven": label values as Prometheus users write them.
+constexpr const char* ReasonName(std::size_t number) {
+  switch (number) {
+#define VSOCKET_REASON_NAME(name, value, text) \
+  case value:                                  \
+    return #name;
+    VSOCKET_REASONS(VSOCKET_REASON_NAME)
+#undef VSOCKET_REASON_NAME
+    default: return "kUnknown";
+  }
+}
+
+std::string LabelOf(std::size_t reason) {
+  std::string label;
+  for (const char* c = ReasonName(reason) + 1; *c != '\0'; ++c) {
+    const bool upper = *c >= 'A' && *c <= 'Z';
+    if (upper && !label.empty()) label.push_back('_');
+    label.push_back(upper ? static_cast<char>(*c - 'A' + 'a') : *c);
+  }
+  return label;
+}
+
+}  // namespace
+
+telemetry::MetricsSample SampleAgent(const broker::BrokerStats& stats, const enforce::Enforcer::Counters& rules) {
+  using Kind = telemetry::MetricsSample::Kind;
+  telemetry::MetricsSample sample;
+  const auto gauge = [&](const char* name, const char* help, auto value) { sample.Add(Kind::kGauge, name, help, static_cast<double>(value)); };
+  const auto counter = [&](const char* name, const char* help, auto value) {
+    sample.Add(Kind::kCounter, name, help, static_cast<double>(value));
+  };
+  gauge("vsocket_pods", "Pods wired on this node.", stats.pods);
+  gauge("vsocket_processes", "Processes with a shim that are connected to the agent.", stats.processes);
+  gauge("vsocket_channels", "Connections that hold a channel.", stats.channels);
+  gauge("vsocket_regions", "Shared memory regions.", stats.regions);
+  gauge("vsocket_pending_upgrades", "Upgrades that wait for the other end to ask.", stats.pending);
+  gauge("vsocket_memory_reserved_bytes", "Ring memory reserved for channels.", stats.bytes_reserved);
+  counter("vsocket_upgrade_requests_total", "Upgrades asked for, by either end.", stats.requests);
+  counter("vsocket_upgrades_total", "Channels granted.", stats.upgrades);
+  counter("vsocket_reattached_ends_total", "Ends of channels taken back after an agent restart.", stats.reattached);
+  counter("vsocket_revocations_total", "Channels revoked after a policy or pod change.", stats.revocations);
+  counter("vsocket_connections_cut_total", "Kernel TCP sockets destroyed after a policy or pod change.", stats.sockets_destroyed);
+  counter("vsocket_ring_bytes_total", "Bytes through rings, as the shims publish them.", stats.ring_bytes);
+  counter("vsocket_control_protocol_errors_total", "Broken messages on agent.sock.", stats.protocol_errors);
+  counter("vsocket_shims_refused_total", "Processes refused: wrong version, wrong network namespace, or too many.", stats.shims_refused);
+  counter("vsocket_shims_dropped_total", "Processes disconnected: they did not read, or no descriptor was left.", stats.shims_dropped);
+  counter("vsocket_rulesets_applied_total", "Packet filter tables written into pods.", rules.applied);
+  counter("vsocket_rulesets_failed_total", "Packet filter tables that could not be written.", rules.failed);
+
+  telemetry::MetricsSample::Metric denials{"vsocket_denials_total", "Upgrades denied, by reason.", Kind::kCounter, "reason", {}};
+  for (std::size_t reason = 1; reason < stats.denials.size(); ++reason) {
+    denials.values.push_back({LabelOf(reason), static_cast<double>(stats.denials[reason])});
+  }
+  sample.metrics.push_back(std::move(denials));
+  return sample;
+}
+
+}  // namespace vsocket

@@ -1,0 +1,56 @@
+#include "node-agent/flags.h"
+
+#include <CLI/CLI.hpp>
+
+#include "proto/spool.h"
+
+namespace vsocket {
+namespace {
+
+constexpr char kDescription[] =
+    "vsocket-agent: moves TCP connections between pods of this node to shared memory, as far as NetworkPolicies allow.\n"
+    "Pods are announced by vsocket-cni over the RPC socket; policies come from --cluster-dir.";
+constexpr char kFooter[] =
+    "Signals: SIGTERM and SIGINT end the agent; connections on rings go on, and a new agent takes them over.\n"
+    "Needs root (CAP_SYS_ADMIN, CAP_NET_ADMIN, CAP_SYS_PTRACE) and Linux 5.14 or later.";
+
+}  // namespace
+
+std::optional<Flags> ParseFlags(int argc, char** argv, const char* version, int* exit_status) {
+  Flags flags;
+  flags.spool_dir = rpc::kDefaultSpoolDir;
+  std::string log_level = "info";
+  std::string log_format = "text";
+  std::string enforcement = "on";
+  CLI::App app(kDescription, "vsocket-agent");
+  app.footer(kFooter);
+  app.set_version_flag("--version", version);
+  app.option_defaults()->always_capture_default();
+  app.add_option("--run-dir", flags.run_dir, "What pods see: one directory each with agent.sock and the shim. One agent a directory");
+  app.add_option("--state-dir", flags.state_dir, "Known pods, one JSON file each; must survive a restart of the agent");
+  app.add_option("--rpc-socket", flags.rpc_socket, "UNIX socket for vsocket-cni and vsocketctl [RUN_DIR/agent-rpc.sock]");
+  app.add_option("--spool-dir", flags.spool_dir, "Where vsocket-cni leaves what happened while no agent ran");
+  app.add_option("--cluster-dir", flags.cluster_dir, "Pods, Namespaces and NetworkPolicies as Kubernetes YAML; watched");
+  app.add_option("--http-listen", flags.http_listen, "ADDRESS:PORT for /metrics, /healthz and /readyz; empty: none");
+  app.add_option("--quota-channels", flags.quota_channels, "Accelerated connections a pod may have at the same time");
+  app.add_option("--quota-bytes", flags.quota_bytes, "Ring memory a pod may have reserved (513 KiB a connection)");
+  app.add_option("--lease-seconds", flags.lease_seconds, "How long rings go on without an agent")->check(CLI::Range(2, 3600));
+  app.add_option("--shim-library", flags.shim_library, "libvsocket.so to offer to pods; empty: none");
+  app.add_option("--log-level", log_level, "Least level to log")->check(CLI::IsMember({"debug", "info", "warning", "error"}));
+  app.add_option("--log-format", log_format, "Log lines for people or for collectors")->check(CLI::IsMember({"text", "json"}));
+  app.add_option("--enforcement", enforcement, "nftables rules in the pods' namespaces too")->check(CLI::IsMember({"on", "off"}));
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    *exit_status = app.exit(error);
+    return std::nullopt;
+  }
+  // IsMember has seen to the words.
+  flags.log_level = *telemetry::ParseLogLevel(log_level);
+  flags.log_format = *telemetry::ParseLogFormat(log_format);
+  flags.enforcement = enforcement == "on";
+  if (flags.rpc_socket.empty()) flags.rpc_socket = flags.run_dir + "/agent-rpc.sock";
+  return flags;
+}
+
+}  // namespace vsocket

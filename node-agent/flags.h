@@ -1,0 +1,31 @@
+// The agent's command line.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "node-agent/telemetry/log.h"
+
+namespace vsocket {
+
+struct Flags {
+  std::string run_dir = "/run/vsocket";
+  std::string state_dir = "/var/lib/vsocket/pods";
+  std::string rpc_socket;  // empty: RUN_DIR/agent-rpc.sock
+  std::string spool_dir;
+  std::string cluster_dir = "/etc/vsocket/cluster";
+  std::string http_listen = "127.0.0.1:9809";
+  std::uint32_t quota_channels = 4096;
+  std::uint64_t quota_bytes = 4ULL << 30;
+  std::uint32_t lease_seconds = 10;
+  std::string shim_library = "/usr/lib/vsocket/libvsocket.so";
+  telemetry::LogLevel log_level = telemetry::LogLevel::kInfo;
+  telemetry::LogFormat log_format = telemetry::LogFormat::kText;
+  bool enforcement = true;
+};
+
+// Prints help, version or an error itself; then `*exit_status` is set and there is no value.
+std::optional<Flags> ParseFlags(int argc, char** argv, const char* version, int* exit_status);
+
+}  // namespace vsocket

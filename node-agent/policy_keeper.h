@@ -1,0 +1,60 @@
+// Keeps the verdicts, the packet filters and the live connections in step with the cluster state and the local pods.
+//
+// A change is applied in this order: new verdicts (upgrades are judged by them at once), live connections cut, packet filters changed,
+// connections judged once more (one may have been made between the two). So a client that was cut cannot come back.
+//
+// Thread safety: every method from any thread; changes are applied one at a time on the caller's.
+#pragma once
+
+#include <memory>
+#include <mutex>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "node-agent/broker/node.h"
+#include "node-agent/enforce/enforcer.h"
+#include "node-agent/model/node_api.h"
+#include "node-agent/policy/evaluator.h"
+#include "node-agent/telemetry/log.h"
+
+namespace vsocket {
+
+class PolicyKeeper {
+ public:
+  // `enforcer` may be null: no packet filters.
+  PolicyKeeper(std::string source, std::unique_ptr<enforce::Enforcer> enforcer, telemetry::Log& log);
+
+  // Judges what the node has and lets it serve then: the first shim meets the policy in force.
+  void Begin(broker::Node* node);
+  // The node is not called any more. Waits for a change that is being applied.
+  void End();
+  void OnSnapshot(std::shared_ptr<const model::ClusterState> state, std::vector<model::SourceProblem> problems);
+  void OnPodsChanged();
+
+  [[nodiscard]] model::Verdict Judge(const model::Flow& flow) const;
+  [[nodiscard]] Result<model::Verdict, model::ApiError> Trace(const std::string& source, const std::string& destination,
+                                                              const std::string& port) const;
+  [[nodiscard]] std::pair<bool, bool> Isolated(const model::LocalPod& pod) const;  // ingress, egress
+  void CompleteStatus(model::AgentStatus* status) const;
+  [[nodiscard]] bool Ready() const;  // a snapshot is in force
+  [[nodiscard]] enforce::Enforcer::Counters EnforcerCounters() const;
+
+ private:
+  void Apply();  // holds applying_
+  [[nodiscard]] std::shared_ptr<const policy::Evaluator> Current() const;
+
+  const std::string source_;
+  const std::unique_ptr<enforce::Enforcer> enforcer_;
+  telemetry::Log& log_;
+
+  std::mutex applying_;            // one change at a time; guards node_
+  broker::Node* node_ = nullptr;
+
+  mutable std::mutex mutex_;       // guards what follows; never held while others are called
+  std::shared_ptr<const model::ClusterState> state_;
+  std::vector<model::SourceProblem> problems_;
+  std::shared_ptr<const policy::Evaluator> evaluator_;
+};
+
+}  // namespace vsocket
