@@ -1,0 +1,46 @@
+// inotify(7) over one directory that may be absent, removed, renamed away or replaced by a symlink swap, at any moment.
+//
+// Two watches: one on the directory itself, one on the nearest ancestor of its path that exists, which tells when the directory (or the next
+// step towards it) comes or goes.
+//
+// Thread safety: none.
+#pragma once
+
+#include <cstdint>
+#include <set>
+#include <string>
+
+#include "base/result.h"
+#include "base/unique_fd.h"
+
+namespace vsocket::kube {
+
+class DirWatch {
+ public:
+  // An absolute or relative path; it need not exist.
+  static Result<DirWatch, std::string> Make(std::string directory);
+
+  // Readable when there is something to Drain.
+  [[nodiscard]] int Fd() const { return fd_.Get(); }
+
+  struct Changes {
+    bool everything = false;          // the directory came, went, or was swapped; or events were lost
+    std::set<std::string> names;      // files of the directory that were completed, moved or removed
+    [[nodiscard]] bool Any() const { return everything || !names.empty(); }
+  };
+  // Takes every event that is there, without waiting, into `changes`.
+  void Drain(Changes& changes);
+
+ private:
+  DirWatch(std::string directory, UniqueFd fd);
+  // Puts both watches where they belong now. Idempotent.
+  void Arm();
+  void Note(std::uint32_t mask, const std::string& name, int watch, Changes& changes, bool& rearm);
+
+  std::string directory_;
+  UniqueFd fd_;
+  int directory_watch_ = -1;
+  int ancestor_watch_ = -1;
+};
+
+}  // namespace vsocket::kube
