@@ -19,12 +19,17 @@ namespace vsocket::enforce {
 
 struct Applied {};
 
+struct ApplyError {
+  bool namespace_gone = false;  // the pod's network namespace is no more (or is another's now): nothing to enforce there
+  std::string what;             // a sentence for people
+};
+
 // The seam to the kernel: NftApplier in the agent, a fake in tests.
 class RulesetApplier {
  public:
   virtual ~RulesetApplier() = default;
-  // Applies `text` as one transaction in the pod's network namespace. The error is a sentence for people.
-  virtual Result<Applied, std::string> Apply(const model::LocalPod& pod, const std::string& text) = 0;
+  // Applies `text` as one transaction in the pod's network namespace.
+  virtual Result<Applied, ApplyError> Apply(const model::LocalPod& pod, const std::string& text) = 0;
 };
 
 struct WantedRules {
@@ -42,8 +47,8 @@ class Enforcer {
   explicit Enforcer(std::unique_ptr<RulesetApplier> applier);
 
   // `wanted` is the complete list of wired pods. Each pod whose ruleset text differs from what was last applied is updated, so is a pod seen
-  // for the first time (an earlier agent may have left a table behind); the table of a pod that is no longer in the list is removed, as far
-  // as its namespace still exists. Returns what failed; a failed pod is tried again by the next call.
+  // for the first time or in a new sandbox (an earlier agent may have left a table behind); the table of a pod that is no longer in the list
+  // is removed, unless its namespace is gone. Returns what failed; what failed is tried again by the next call.
   std::vector<EnforceError> Sync(const std::vector<WantedRules>& wanted);
 
   struct Counters {
@@ -54,11 +59,15 @@ class Enforcer {
  private:
   struct Entry {
     model::LocalPod pod;
-    std::string text;      // last applied; empty: nothing known to be in place
+    std::string text;      // last applied; empty: not known what is in place
   };
+  void Update(const WantedRules& wanted, std::vector<EnforceError>& errors);
+  // True when there is nothing left to do for the entry.
+  bool Remove(const Entry& entry, std::vector<EnforceError>& errors);
+
   std::unique_ptr<RulesetApplier> applier_;
   mutable std::mutex mutex_;
-  std::map<std::string, Entry> entries_;  // by pod uid
+  std::map<std::string, Entry> entries_;  // by sandbox: uid, container id and interface
   Counters counters_;
 };
 

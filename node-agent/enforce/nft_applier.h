@@ -18,7 +18,7 @@ class NftApplier : public RulesetApplier {
 
   // Errors: the namespace cannot be opened or entered, is the agent's own, or is not the one the pod was wired in (netns_cookie differs);
   // nft cannot be started, runs too long, or refuses the text (its message is passed on).
-  Result<Applied, std::string> Apply(const model::LocalPod& pod, const std::string& text) override;
+  Result<Applied, ApplyError> Apply(const model::LocalPod& pod, const std::string& text) override;
 
  private:
   std::string nft_path_;
