@@ -6,6 +6,7 @@
 
 #include "shim/own_fds.h"
 #include "shim/sys.h"
+#include "shim/wake_fds.h"
 
 namespace vsocket::shim {
 namespace {
@@ -105,6 +106,7 @@ void LetGoRegion(std::uint32_t index, std::uint64_t region_id) {
   Sys(SYS_munmap, region.base, channel::kRegionBytes);
   region.base = nullptr;
   DropOwnFd(region.memfd);
+  DropWakeFdsOf(region_id);
 }
 
 }  // namespace vsocket::shim

@@ -44,6 +44,7 @@ struct alignas(64) Sock {
   // Sending half (tx_lock).
   alignas(64) Lock tx_lock;
   std::atomic<std::uint8_t> shut_wr{0};
+  std::atomic<std::uint8_t> nospace{0};      // a send found no room: the next room is an edge for EPOLLET
   std::uint8_t full_hits = 0;                // times the ring was full since it last grew
   channel::ProducerState out;
   channel::SwitchSender tx;
@@ -65,6 +66,7 @@ struct alignas(64) Sock {
   std::atomic<std::uint8_t> shim_waits{0};   // the program waits for this socket through us: no bell needed between its waits
   std::atomic<std::uint8_t> dead{0};         // 1: reset, what arrived before may still be read; 2: killed, nothing may
   std::atomic<std::uint32_t> sleepers{0};    // waits in progress on this socket, in all processes
+  std::atomic<std::uint8_t> watched{0};      // has been in an epoll set
   std::atomic<std::uint8_t> nodelay{0};      // the program's own TCP_NODELAY while we need it on
   std::uint64_t cookie = 0;                  // SO_COOKIE; 0: not read yet
   std::uint64_t region_id = 0;

@@ -37,6 +37,7 @@ Readiness Look(SockRef ref, int fd, bool kernel_ready);
 // Cheap enough to spin on: bytes arrived or room appeared on the ring? Takes no lock, makes no system call.
 bool RingHasData(const Sock* sock);
 bool RingHasRoom(const Sock* sock);
+std::uint64_t RingTail(const Sock* sock);  // the peer's published tail
 
 // Arms this side's waiter words for a sleep and re-checks (wake.h A1-A3). True: nothing is ready, the caller may sleep in the kernel
 // on `*kernel_events` of the socket (POLLIN, POLLOUT). False: do not sleep, something is (or may be) ready. AfterSleep either way.
@@ -50,7 +51,8 @@ void LeaveForGood(SockRef ref, int fd, channel::Reason reason);
 // the program left bytes unread), and gives the channel back.
 void FinishSock(Sock* sock, int fd);
 
-// Half-close was done in the kernel; `how` as in shutdown(2).
+// Around shutdown(2), `how` as there. 0, or -errno instead of the kernel's call.
+int SettleBeforeShutdown(SockRef ref, int fd, int how);
 void NoteShutdown(SockRef ref, int how);
 
 // Bytes the program could read from the ring, and bytes of its own the peer has not taken (for FIONREAD, SIOCOUTQ, TCP_INFO).

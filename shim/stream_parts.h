@@ -1,6 +1,7 @@
 // What the halves of the stream share; for stream_*.cc only.
 #pragma once
 
+#include "channel/wake.h"
 #include "shim/stream.h"
 
 namespace vsocket::shim {

@@ -62,6 +62,7 @@ ssize_t FindRoom(Sock* sock, int fd, const Channel& ch, std::uint64_t wanted, st
     AdjustCapacity(sock, ch, wanted);
   }
   *room = channel::Room(out);
+  if (*room < wanted) sock->nospace.store(1, std::memory_order_relaxed);
   if (*room != 0) return 0;
   if (sock->full_hits < 255) ++sock->full_hits;
   if (!sock->framed.load(std::memory_order_relaxed)) {
@@ -118,7 +119,10 @@ void LookAround(Sock* sock, int fd, const Channel& ch) {
   // A reset is noticed by a program that only ever sends. Any byte, and EAGAIN, mean that the connection stands.
   std::uint8_t byte = 0;
   const long seen = Sys(SYS_recvfrom, fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT, nullptr, nullptr);
-  if (seen == 0) sock->fin_seen.store(1, std::memory_order_relaxed);
+  if (seen == 0) {
+    sock->fin_seen.store(1, std::memory_order_relaxed);
+    sock->framed.store(0, std::memory_order_relaxed);
+  }
   if (seen < 0 && seen != -EAGAIN && seen != -EINTR) {
     sock->error.store(static_cast<std::uint16_t>(-seen), std::memory_order_relaxed);
     sock->dead.store(1, std::memory_order_relaxed);

@@ -6,6 +6,8 @@
 #include <sys/socket.h>
 
 #include "shim/agent_link.h"
+#include "shim/epoll_set.h"
+#include "shim/stats.h"
 #include "shim/stream_parts.h"
 #include "shim/sys.h"
 #include "shim/wait.h"
@@ -98,6 +100,7 @@ void BackToPlain(Sock* sock, int fd, const Channel& ch, channel::Reason reason) 
   sock->framed.store(0, std::memory_order_relaxed);
   SendRelease(sock, reason);
   sock->phase.store(Phase::kPlain, std::memory_order_release);
+  NoteRingChange();
   LetGoRegion(sock->region, sock->region_id);
 }
 
@@ -139,6 +142,8 @@ bool Attach(Sock* sock, int fd, const Channel& ch, std::uint64_t sent, std::uint
   ch.mine->capacity_log2.store(sock->out.capacity_log2, std::memory_order_relaxed);
   ch.mine->data_waiter.store(channel::kTcpBell, std::memory_order_relaxed);  // whoever waits, knowing us or not, is woken by TCP
   sock->phase.store(Phase::kAttached, std::memory_order_release);
+  NoteRingChange();
+  CountUpgraded();
   ch.mine->attached.store(sock->epoch, std::memory_order_release);  // from here on the peer may propose; pairs with ConsiderGoingUp
   return true;
 }
@@ -174,14 +179,19 @@ bool RingHasRoom(const Sock* sock) {
   return used + channel::WritableRoom(capacity_log2) <= (1ULL << capacity_log2);
 }
 
+std::uint64_t RingTail(const Sock* sock) {
+  Channel ch;
+  return OpenChannel(sock, &ch) ? ch.theirs->tail.load(std::memory_order_relaxed) : 0;
+}
+
 bool PrepareToSleep(SockRef ref, int fd, bool want_in, bool want_out, std::uint32_t target, short* kernel_events) {
   Sock* sock = ref.sock;
   *kernel_events = 0;
+  if (sock->sleepers.fetch_add(1, std::memory_order_relaxed) != 0) target = channel::kTcpBell;  // one word, several sleepers: all watch TCP
   Holding rx(sock->rx_lock);
   Holding tx(sock->tx_lock);
   Channel ch;
   if (!rx.Held() || !tx.Held() || ref.Stale() || !OpenChannel(sock, &ch)) return false;
-  if (sock->sleepers.fetch_add(1, std::memory_order_relaxed) != 0) target = channel::kTcpBell;  // one word, several sleepers: all watch TCP
   sock->shim_waits.store(1, std::memory_order_relaxed);
   PollAgent();
   if (sock->dead.load(std::memory_order_relaxed) != 0) return false;
@@ -271,6 +281,17 @@ void FinishSock(Sock* sock, int fd) {
   ch.mine->attached.store(0, std::memory_order_release);
   SendRelease(sock, channel::Reason::kNone);
   LetGoRegion(sock->region, sock->region_id);
+}
+
+int SettleBeforeShutdown(SockRef ref, int fd, int how) {
+  if (how == SHUT_RD) return 0;
+  Holding tx(ref.sock->tx_lock);
+  Channel ch;
+  if (!tx.Held() || ref.Stale() || !OpenChannel(ref.sock, &ch)) return 0;
+  if (ref.sock->dead.load(std::memory_order_relaxed) != 0) return -ENOTCONN;
+  // What the FIN overtakes of a replay is still in the ring, where the peer reads it.
+  if (ref.sock->tx.mode == TxMode::kLeaving) (void)Flush(ref.sock, fd, ch);
+  return 0;
 }
 
 void NoteShutdown(SockRef ref, int how) {

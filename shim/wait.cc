@@ -11,6 +11,7 @@
 #include "shim/own_fds.h"
 #include "shim/stream.h"
 #include "shim/sys.h"
+#include "shim/wake_fds.h"
 
 namespace vsocket::shim {
 namespace {
@@ -83,9 +84,10 @@ ssize_t WaitFor(SockRef ref, int fd, bool in, std::uint64_t* deadline) {
   if (*deadline == 0) *deadline = TimeoutOf(fd, in ? SO_RCVTIMEO : SO_SNDTIMEO);
   const int wake_fd = ThreadWakeFd();
   if (wake_fd >= 0) RegisterSleeper(ref.sock, wake_fd);
-  struct pollfd items[2] = {{fd, 0, 0}, {wake_fd, POLLIN, 0}};
+  const WakeFd fast = OwnWakeFd(ref.sock, ThreadId());
+  struct pollfd items[3] = {{fd, 0, 0}, {wake_fd, POLLIN, 0}, {fast.fd, POLLIN, 0}};
   ssize_t result = 0;
-  if (PrepareToSleep(ref, fd, in, !in, 1 /* kTcpBell */, &items[0].events)) {
+  if (PrepareToSleep(ref, fd, in, !in, fast.target, &items[0].events)) {
     struct timespec limit = {};
     if (*deadline != kForever) {
       const std::uint64_t now = MonotonicNs();
@@ -93,15 +95,17 @@ ssize_t WaitFor(SockRef ref, int fd, bool in, std::uint64_t* deadline) {
       limit.tv_sec = static_cast<time_t>(left / 1000000000);
       limit.tv_nsec = static_cast<long>(left % 1000000000);
     }
-    const long woken = Sys(SYS_ppoll, items, 2, *deadline == kForever ? nullptr : &limit, nullptr, 0);
+    const long woken = Sys(SYS_ppoll, items, 3, *deadline == kForever ? nullptr : &limit, nullptr, 0);
     if (woken == 0) result = -EAGAIN;
     if (woken == -EINTR && SignalMeansEintr()) result = -EINTR;
   }
   AfterSleep(ref);
+  if (!in && items[0].revents != 0) (void)Look(ref, fd, true);  // takes the bell off, or learns that the peer is gone
   if (wake_fd >= 0) {
     UnregisterSleeper(ref.sock, wake_fd);
     if (items[1].revents) DrainWakeFd(wake_fd);
   }
+  if (items[2].revents && !DrainWake(fast.fd)) RetireWakeFd(fast.fd);
   return result;
 }
 

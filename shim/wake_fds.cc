@@ -1,6 +1,7 @@
 #include "shim/wake_fds.h"
 
-#include <sys/eventfd.h>
+#include <cerrno>
+#include <sys/socket.h>
 
 #include "channel/control.h"
 #include "shim/agent_link.h"
@@ -58,10 +59,12 @@ WakeFd OwnWakeFd(const Sock* sock, std::uint64_t waiter) {
   }
   if (free < 0) free = end;
   if (free == kMaxOwn || index == channel::kWakeFdsPerSide) return {};
-  const long made = Sys(SYS_eventfd2, 0, EFD_CLOEXEC | EFD_NONBLOCK);
-  if (made < 0) return {};
-  const int fd = KeepOwnFd(static_cast<int>(made));
-  if (!SendWakeRef(channel::MessageType::kWakeOffer, sock->region_id, sock->side, index, fd)) {
+  int ends[2];
+  if (Sys(SYS_socketpair, AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends) < 0) return {};
+  const int fd = KeepOwnFd(ends[0]);
+  const bool offered = SendWakeRef(channel::MessageType::kWakeOffer, sock->region_id, sock->side, index, ends[1]);
+  Sys(SYS_close, ends[1]);
+  if (!offered) {
     DropOwnFd(fd);
     return {};
   }
@@ -85,8 +88,8 @@ bool RingWakeFd(const Sock* sock, std::uint32_t index) {
   }
   int known = peer->fd[index].load(std::memory_order_acquire);
   if (known > 0) {
-    const std::uint64_t one = 1;
-    return Sys(SYS_write, known - 1, &one, sizeof one) == sizeof one;
+    const char ring = 1;
+    return Sys(SYS_sendto, known - 1, &ring, 1, MSG_DONTWAIT | MSG_NOSIGNAL, nullptr, 0) == 1;
   }
   if (known == 0 && peer->fd[index].compare_exchange_strong(known, -1, std::memory_order_relaxed)) {
     if (!SendWakeRef(channel::MessageType::kWakeWant, sock->region_id, side, index, -1)) peer->fd[index].store(0, std::memory_order_relaxed);
@@ -104,6 +107,23 @@ void LearnPeerWakeFd(std::uint64_t region_id, std::uint32_t side, std::uint32_t 
   peer->fd[index].store(KeepOwnFd(fd) + 1, std::memory_order_release);
 }
 
+bool DrainWake(int fd) {
+  char rings[256];
+  const long got = Sys(SYS_recvfrom, fd, rings, sizeof rings, MSG_DONTWAIT, nullptr, nullptr);
+  return got > 0 || got == -EAGAIN || got == -EINTR;
+}
+
+void RetireWakeFd(int fd) {
+  Holding hold(table_lock);
+  const int end = own_end.load(std::memory_order_relaxed);
+  for (int i = 0; i < end; ++i) {
+    if (own[i].region_id == 0 || own[i].fd != fd) continue;
+    own[i].waiter = 0;  // the index stays taken: the peer may still name it
+    own[i].fd = -1;
+    DropOwnFd(fd);
+  }
+}
+
 void ForgetWakeFds() {
   table_lock.Reset();
   inherited = true;
@@ -115,7 +135,7 @@ void DropWakeFdsOf(std::uint64_t region_id) {
   for (int i = 0; i < end; ++i) {
     if (own[i].region_id != region_id) continue;
     own[i].region_id = 0;
-    DropOwnFd(own[i].fd);
+    if (own[i].fd >= 0) DropOwnFd(own[i].fd);
   }
   const int peers_count = peers_end.load(std::memory_order_relaxed);
   for (int i = 0; i < peers_count; ++i) {

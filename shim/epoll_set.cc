@@ -1,0 +1,405 @@
+#include "shim/epoll_set.h"
+
+#include <cstring>
+#include <poll.h>
+#include <sys/mman.h>
+#include <sys/random.h>
+
+#include "shim/agent_link.h"
+#include "shim/stream.h"
+#include "shim/sys.h"
+#include "shim/upgrade.h"
+#include "shim/wake_fds.h"
+
+namespace vsocket::shim {
+namespace {
+
+constexpr std::uint32_t kQuietLooks = 4096;   // looks without news before a connection is left to the kernel
+constexpr std::uint32_t kWakeId = 0xfffff;    // tag of a wake object
+constexpr std::uint32_t kKernelEvents = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLPRI | EPOLLET;
+constexpr std::uint32_t kInEvents = EPOLLIN | EPOLLRDNORM;
+constexpr std::uint32_t kOutEvents = EPOLLOUT | EPOLLWRNORM;
+constexpr std::uint32_t kEndEvents = EPOLLHUP | EPOLLERR | EPOLLRDHUP;
+constexpr std::uint32_t kMaxWatches = 0xffff0;
+
+std::atomic<std::uint64_t> ring_changes{1};
+
+void* Pages(std::size_t size) {
+  const long at = Sys(SYS_mmap, nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  return at < 0 && at > -4096 ? nullptr : reinterpret_cast<void*>(at);
+}
+
+bool IsAttached(SockRef ref) { return !ref.Stale() && ref.sock->phase.load(std::memory_order_acquire) == Phase::kAttached; }
+
+bool KernelSays(int fd, short events) {
+  struct pollfd item = {fd, events, 0};
+  const struct timespec now = {};
+  return Sys(SYS_ppoll, &item, 1, &now, nullptr, 0) == 1 && (item.revents & events) != 0;
+}
+
+}  // namespace
+
+void NoteRingChange() { ring_changes.fetch_add(1, std::memory_order_release); }
+std::uint64_t RingChanges() { return ring_changes.load(std::memory_order_acquire); }
+
+void EpollSet::Reset(int new_epfd) {
+  epfd = new_epfd;
+  end_ = hot_count_ = rings_ = nested_ = turn_ = 0;
+  regions_count_ = 0;
+  seen_attaches_ = 0;
+  // Unguessable, so that no program's own data is ever taken for a tag.
+  if (Sys(SYS_getrandom, &tag_, sizeof tag_, GRND_NONBLOCK) != sizeof tag_) tag_ = Ticks() * 0x9e3779b97f4a7c15ULL;
+  tag_ &= ~0xfffffULL;
+}
+
+void EpollSet::Free() {
+  for (std::uint32_t id = 0; id < end_; ++id) {
+    Watch& watch = watches_[id];
+    if (watch.fd >= 0 && watch.armed && watch.ref) AfterSleep(watch.ref);
+  }
+  // The arrays stay, for the next set in this place: a thread may still be spinning on them.
+  end_ = hot_count_ = rings_ = nested_ = 0;
+  epfd = -1;
+}
+
+std::uint32_t EpollSet::NewWatch() {
+  for (std::uint32_t id = 0; id < end_ && end_ == capacity_; ++id) {
+    if (watches_[id].fd < 0) return id;
+  }
+  if (end_ == capacity_) {
+    const std::uint32_t bigger = capacity_ == 0 ? 64 : capacity_ * 2;
+    if (bigger > kMaxWatches) return kNotHot;
+    auto* watches = static_cast<Watch*>(Pages(bigger * sizeof(Watch)));
+    auto* hot = static_cast<std::uint32_t*>(Pages(bigger * sizeof(std::uint32_t)));
+    if (watches == nullptr || hot == nullptr) return kNotHot;
+    if (capacity_ != 0) {
+      // The old arrays stay mapped: AnythingNew may be reading them. All of them together are no bigger than the new ones.
+      std::memcpy(static_cast<void*>(watches), watches_, capacity_ * sizeof(Watch));
+      std::memcpy(hot, hot_, capacity_ * sizeof(std::uint32_t));
+    }
+    watches_ = watches;
+    hot_ = hot;
+    capacity_ = bigger;
+  }
+  return end_++;
+}
+
+void EpollSet::OnAdd(int fd, SockRef ref, bool nested, const struct epoll_event& event) {
+  const std::uint32_t id = NewWatch();
+  if (id == kNotHot) return;
+  watches_[id] = {fd, ref, event.events, event.data.u64, 0, 0, 0, kNotHot, false, false, true, nested, false};
+  if (nested) ++nested_;
+  if (ref) ref.sock->watched.store(1, std::memory_order_relaxed);
+  seen_attaches_ = 0;
+}
+
+void EpollSet::OnModify(int fd, const struct epoll_event& event) {
+  for (std::uint32_t id = 0; id < end_; ++id) {
+    Watch& watch = watches_[id];
+    if (watch.fd != fd) continue;
+    watch.events = event.events;
+    watch.data = event.data.u64;
+    watch.disabled = false;
+    watch.fresh = true;
+    watch.on_ring = false;  // the program's registration has replaced ours
+    if (watch.hot_at != kNotHot) Cool(id);
+    if (watch.armed) {
+      watch.armed = false;
+      AfterSleep(watch.ref);
+    }
+    seen_attaches_ = 0;
+  }
+  rings_ = 0;
+  for (std::uint32_t id = 0; id < end_; ++id) rings_ += watches_[id].fd >= 0 && watches_[id].on_ring;
+}
+
+void EpollSet::Drop(std::uint32_t id, bool closing) {
+  Watch& watch = watches_[id];
+  if (watch.on_ring) {
+    --rings_;
+    // A duplicate may keep the file, and so our registration, alive after this descriptor is gone.
+    if (closing) Sys(SYS_epoll_ctl, epfd, EPOLL_CTL_DEL, watch.fd, nullptr);
+  }
+  if (watch.nested) --nested_;
+  if (watch.hot_at != kNotHot) Cool(id);
+  if (watch.armed && watch.ref) AfterSleep(watch.ref);
+  watch = {};
+  watch.fd = -1;
+  watch.hot_at = kNotHot;
+}
+
+void EpollSet::OnDelete(int fd, bool closing) {
+  for (std::uint32_t id = 0; id < end_; ++id) {
+    if (watches_[id].fd == fd) Drop(id, closing);
+  }
+}
+
+void EpollSet::Heat(std::uint32_t id) {
+  Watch& watch = watches_[id];
+  watch.quiet = 0;
+  if (watch.armed) {
+    watch.armed = false;
+    AfterSleep(watch.ref);
+  }
+  if (watch.hot_at != kNotHot) return;
+  watch.hot_at = hot_count_;
+  hot_[hot_count_++] = id;
+}
+
+void EpollSet::Cool(std::uint32_t id) {
+  const std::uint32_t at = watches_[id].hot_at;
+  hot_[at] = hot_[--hot_count_];
+  watches_[hot_[at]].hot_at = at;
+  watches_[id].hot_at = kNotHot;
+}
+
+// Leaves a quiet connection to the kernel: from now on its bell wakes the set.
+bool EpollSet::Park(std::uint32_t id) {
+  Watch& watch = watches_[id];
+  short events = 0;
+  watch.armed = true;
+  if (!PrepareToSleep(watch.ref, watch.fd, watch.events & kInEvents, watch.events & kOutEvents, channel::kTcpBell, &events)) {
+    watch.armed = false;
+    watch.quiet = 0;
+    AfterSleep(watch.ref);
+    return false;
+  }
+  Cool(id);
+  return true;
+}
+
+void EpollSet::ToRing(std::uint32_t id) {
+  Watch& watch = watches_[id];
+  struct epoll_event event = {};
+  event.events = kKernelEvents;
+  event.data.u64 = tag_ | id;
+  long changed = Sys(SYS_epoll_ctl, epfd, EPOLL_CTL_MOD, watch.fd, &event);
+  if (changed < 0 && (watch.events & EPOLLEXCLUSIVE)) {  // which cannot be modified, only made anew
+    Sys(SYS_epoll_ctl, epfd, EPOLL_CTL_DEL, watch.fd, nullptr);
+    changed = Sys(SYS_epoll_ctl, epfd, EPOLL_CTL_ADD, watch.fd, &event);
+  }
+  if (changed < 0) return;
+  watch.on_ring = true;
+  watch.sticky = 0;
+  watch.fresh = true;
+  watch.ref.sock->shim_waits.store(1, std::memory_order_relaxed);
+  ++rings_;
+  Heat(id);
+  for (int i = 0; i < regions_count_; ++i) {
+    if (regions_[i] == watch.ref.sock->region_id) return;
+  }
+  if (regions_count_ == 32) return;
+  const WakeFd wake = OwnWakeFd(watch.ref.sock, 1ULL << 32 | static_cast<std::uint32_t>(epfd));
+  if (wake.fd < 0) return;
+  struct epoll_event bell = {};
+  bell.events = EPOLLIN | EPOLLET;
+  bell.data.u64 = tag_ | kWakeId;
+  if (Sys(SYS_epoll_ctl, epfd, EPOLL_CTL_ADD, wake.fd, &bell) != 0) return;
+  regions_[regions_count_] = watch.ref.sock->region_id;
+  region_fds_[regions_count_++] = wake.fd;
+}
+
+void EpollSet::ToKernel(std::uint32_t id) {
+  Watch& watch = watches_[id];
+  struct epoll_event event = {};
+  event.events = watch.disabled ? static_cast<std::uint32_t>(EPOLLONESHOT) : watch.events;
+  event.data.u64 = watch.data;
+  if (watch.events & EPOLLEXCLUSIVE) {
+    Sys(SYS_epoll_ctl, epfd, EPOLL_CTL_DEL, watch.fd, nullptr);
+    Sys(SYS_epoll_ctl, epfd, EPOLL_CTL_ADD, watch.fd, &event);
+  } else {
+    Sys(SYS_epoll_ctl, epfd, EPOLL_CTL_MOD, watch.fd, &event);
+  }
+  watch.on_ring = false;
+  --rings_;
+  if (watch.hot_at != kNotHot) Cool(id);
+  watch.armed = false;
+}
+
+void EpollSet::Refresh() {
+  const std::uint64_t changes = RingChanges();
+  if (changes == seen_attaches_) return;
+  seen_attaches_ = changes;
+  for (std::uint32_t id = 0; id < end_; ++id) {
+    Watch& watch = watches_[id];
+    if (watch.fd < 0 || !watch.ref) continue;
+    if (watch.ref.sock->phase.load(std::memory_order_acquire) == Phase::kGranted) ConsiderAttach(watch.ref, watch.fd);
+    const bool attached = IsAttached(watch.ref);
+    if (attached && !watch.on_ring) ToRing(id);
+    if (!attached && watch.on_ring) ToKernel(id);
+  }
+}
+
+std::uint32_t EpollSet::Ready(Watch& watch, bool kernel_ready, std::uint32_t kernel_events) {
+  Readiness now = Look(watch.ref, watch.fd, kernel_ready);
+  if (now.in_by_kernel && (watch.events & kInEvents)) now = Look(watch.ref, watch.fd, true);
+  watch.sticky |= kernel_events & kEndEvents;
+  if (now.out_by_kernel) now.out = (watch.events & kOutEvents) != 0 && KernelSays(watch.fd, POLLOUT);
+  std::uint32_t ready = (now.in ? kInEvents : 0) | (now.out ? kOutEvents : 0) | watch.sticky | (kernel_events & EPOLLPRI);
+  ready &= watch.events | EPOLLHUP | EPOLLERR;
+  if (ready == 0 || !(watch.events & EPOLLET)) return ready;
+  // An edge: bytes that were not there at the last report, room after a send that found none, or what the kernel has just told.
+  const bool in_edge = now.in && now.in_mark != watch.in_mark;
+  const bool out_edge = now.out && watch.ref.sock->nospace.exchange(0, std::memory_order_relaxed) != 0;
+  const bool end_edge = (kernel_events & kEndEvents) != 0;
+  if (!watch.fresh && !in_edge && !out_edge && !end_edge) return 0;
+  watch.in_mark = now.in_mark;
+  return ready;
+}
+
+std::uint32_t EpollSet::Targets(Watch& watch) {
+  for (int i = 0; i < regions_count_; ++i) {
+    if (regions_[i] == watch.ref.sock->region_id) return OwnWakeFd(watch.ref.sock, 1ULL << 32 | static_cast<std::uint32_t>(epfd)).target;
+  }
+  return channel::kTcpBell;
+}
+
+void EpollSet::Fire(Watch& watch) {
+  watch.fresh = false;
+  watch.quiet = 0;
+  if (watch.events & EPOLLONESHOT) watch.disabled = true;
+}
+
+int EpollSet::Collect(struct epoll_event* out, int room) {
+  int count = 0;
+  const std::uint32_t all = hot_count_;
+  for (std::uint32_t i = 0; i < all && count < room; ++i) {
+    if (turn_ >= hot_count_) turn_ = 0;
+    if (hot_count_ == 0) break;
+    const std::uint32_t id = hot_[turn_++];
+    Watch& watch = watches_[id];
+    if (watch.disabled) continue;
+    // Nothing changed by the ring since an empty look: do not take locks to find out. Ends and TCP come by the kernel.
+    const bool news = watch.fresh || watch.sticky != 0 || ((watch.events & kInEvents) && RingHasData(watch.ref.sock)) ||
+                      (watch.events & kOutEvents) != 0 || watch.ref.sock->framed.load(std::memory_order_relaxed) == 0;
+    const std::uint32_t ready = news ? Ready(watch, false, 0) : 0;
+    watch.fresh = false;
+    if (ready != 0) {
+      out[count].events = ready;
+      out[count++].data.u64 = watch.data;
+      Fire(watch);
+    } else if (++watch.quiet > kQuietLooks && Park(id)) {
+      --turn_;
+    }
+  }
+  for (std::uint32_t id = 0; nested_ != 0 && id < end_ && count < room; ++id) {
+    Watch& watch = watches_[id];
+    if (!watch.nested || watch.disabled || watch.fd < 0) continue;
+    EpollSet* inner = FindSet(watch.fd);
+    if (inner == nullptr || inner == this || !(watch.events & kInEvents)) continue;
+    Holding hold(inner->lock);
+    if (!hold.Held() || !inner->IsReady()) continue;
+    out[count].events = kInEvents & watch.events;
+    out[count++].data.u64 = watch.data;
+    Fire(watch);
+  }
+  return count;
+}
+
+int EpollSet::Translate(struct epoll_event* all, int collected, int from_kernel) {
+  int kept = collected;
+  for (int i = collected; i < collected + from_kernel; ++i) {
+    const struct epoll_event event = all[i];
+    if (!IsTag(event.data.u64)) {
+      all[kept++] = event;
+      continue;
+    }
+    const std::uint32_t id = event.data.u64 & 0xfffff;
+    if (id == kWakeId) {
+      for (int r = 0; r < regions_count_; ++r) (void)DrainWake(region_fds_[r]);
+      continue;
+    }
+    if (id >= end_ || watches_[id].fd < 0 || !watches_[id].on_ring) continue;
+    Watch& watch = watches_[id];
+    if (!IsAttached(watch.ref)) {
+      ToKernel(id);
+      continue;
+    }
+    Heat(id);
+    const std::uint32_t ready = Ready(watch, true, event.events & ~static_cast<std::uint32_t>(EPOLLOUT));
+    if (ready == 0 || watch.disabled) continue;
+    bool already = false;
+    for (int c = 0; c < collected; ++c) {
+      if (all[c].data.u64 != watch.data) continue;
+      all[c].events |= ready;
+      already = true;
+    }
+    if (already) continue;
+    all[kept].events = ready;
+    all[kept++].data.u64 = watch.data;
+    Fire(watch);
+  }
+  return kept;
+}
+
+bool EpollSet::AnythingNew() const {
+  for (std::uint32_t i = 0; i < hot_count_; ++i) {
+    const Watch& watch = watches_[hot_[i]];
+    if (watch.disabled) continue;
+    if ((watch.events & kInEvents) && RingHasData(watch.ref.sock) && (!(watch.events & EPOLLET) || watch.in_mark != RingTail(watch.ref.sock))) return true;
+    if ((watch.events & kOutEvents) && (!(watch.events & EPOLLET) || watch.ref.sock->nospace.load(std::memory_order_relaxed)) &&
+        RingHasRoom(watch.ref.sock)) {
+      return true;
+    }
+  }
+  return false;
+}
+
+bool EpollSet::ArmAll() {
+  bool quiet = true;
+  for (std::uint32_t i = 0; i < hot_count_ && quiet; ++i) {
+    Watch& watch = watches_[hot_[i]];
+    if (watch.disabled) continue;
+    const bool edge = (watch.events & EPOLLET) != 0;
+    short events = 0;
+    watch.armed = true;
+    const bool want_out = (watch.events & kOutEvents) && (!edge || watch.ref.sock->nospace.load(std::memory_order_relaxed));
+    if (PrepareToSleep(watch.ref, watch.fd, watch.events & kInEvents, want_out, Targets(watch), &events)) continue;
+    // For an edge already reported there is nothing to do, but the waiter word must stay armed for what comes after it.
+    if (edge && watch.in_mark == RingTail(watch.ref.sock) && !(want_out && RingHasRoom(watch.ref.sock)) && IsAttached(watch.ref) &&
+        watch.ref.sock->dead.load(std::memory_order_relaxed) == 0) {
+      continue;
+    }
+    quiet = false;
+  }
+  for (std::uint32_t id = 0; nested_ != 0 && id < end_; ++id) {
+    if (!watches_[id].nested) continue;
+    EpollSet* inner = FindSet(watches_[id].fd);
+    if (inner == nullptr || inner == this) continue;
+    Holding hold(inner->lock);
+    if (hold.Held() && (inner->IsReady() || !inner->ArmAll())) quiet = false;
+  }
+  return quiet;
+}
+
+void EpollSet::RelaxAll() {
+  for (std::uint32_t i = 0; i < hot_count_; ++i) {
+    Watch& watch = watches_[hot_[i]];
+    if (!watch.armed) continue;
+    watch.armed = false;
+    AfterSleep(watch.ref);
+  }
+  for (std::uint32_t id = 0; nested_ != 0 && id < end_; ++id) {
+    EpollSet* inner = watches_[id].nested ? FindSet(watches_[id].fd) : nullptr;
+    if (inner == nullptr || inner == this) continue;
+    Holding hold(inner->lock);
+    if (hold.Held()) inner->RelaxAll();
+  }
+}
+
+bool EpollSet::IsReady() {
+  Refresh();
+  for (std::uint32_t i = 0; i < hot_count_; ++i) {
+    Watch& watch = watches_[hot_[i]];
+    if (watch.disabled) continue;
+    const std::uint64_t mark = watch.in_mark;
+    const bool fresh = watch.fresh;
+    const std::uint32_t ready = Ready(watch, true, 0);
+    watch.in_mark = mark;  // looked at, not reported
+    watch.fresh = fresh;
+    if (ready != 0) return true;
+  }
+  return false;
+}
+
+}  // namespace vsocket::shim

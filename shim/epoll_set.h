@@ -1,0 +1,100 @@
+// What the shim knows of an epoll set: the connections in it, and which of them are on a channel.
+//
+// The kernel's set stays the truth for everything else. A connection that gets a channel has its kernel registration replaced by an
+// edge-triggered one with a tag of ours as data; level, edge and one-shot are then the shim's to give. One that falls back to plain TCP
+// gets the program's own registration back. Hot connections are looked at directly, without a system call; quiet ones are parked: armed
+// with the TCP bell, and left to the kernel until it reports them.
+//
+// Per process. Thread safety: each set has a lock; it is never held while sleeping.
+#pragma once
+
+#include <cstdint>
+#include <sys/epoll.h>
+
+#include "shim/sock.h"
+
+namespace vsocket::shim {
+
+struct Watch {
+  int fd;
+  SockRef ref;              // null sock: free, or a nested set
+  std::uint32_t events;     // as the program asked
+  std::uint64_t data;
+  std::uint64_t in_mark;    // EPOLLET: what was reported already
+  std::uint32_t sticky;     // EPOLLHUP, EPOLLERR, EPOLLRDHUP as the kernel reported them
+  std::uint32_t quiet;      // looks in a row without news
+  std::uint32_t hot_at;     // place in `hot`, or kNotHot
+  bool on_ring;             // the kernel registration is ours
+  bool disabled;            // EPOLLONESHOT has fired
+  bool fresh;               // just added or modified: the next look reports whatever is ready, edge or not
+  bool nested;              // an epoll set within this one
+  bool armed;               // parked, or prepared for a sleep
+};
+inline constexpr std::uint32_t kNotHot = UINT32_MAX;
+
+class EpollSet {
+ public:
+  Lock lock;
+  int epfd = -1;
+
+  void OnAdd(int fd, SockRef ref, bool nested, const struct epoll_event& event);
+  void OnModify(int fd, const struct epoll_event& event);
+  void OnDelete(int fd, bool closing);
+
+  // lock. Takes connections that attached, or lost their channel, since the last look into account.
+  void Refresh();
+  [[nodiscard]] bool HasRings() const { return rings_ != 0; }
+  [[nodiscard]] bool HasNested() const { return nested_ != 0; }
+
+  // lock. Events of hot connections, at most `room`; starts where the last call stopped.
+  int Collect(struct epoll_event* out, int room);
+  // lock. Turns what the kernel returned into what the program is to see, in place; `collected` events before it are not repeated.
+  int Translate(struct epoll_event* all, int collected, int from_kernel);
+  // No lock needed: cheap look at the hot rings, for spinning.
+  [[nodiscard]] bool AnythingNew() const;
+  // lock. Arms every hot connection for a sleep of this set. False: something is ready. Relax after the sleep, either way.
+  bool ArmAll();
+  void RelaxAll();
+  // lock. For a poll or an outer set: is anything ready now?
+  [[nodiscard]] bool IsReady();
+
+  void Reset(int new_epfd);
+  void Free();
+
+ private:
+  friend EpollSet* FindSet(int);
+  std::uint32_t NewWatch();
+  void Drop(std::uint32_t id, bool closing);
+  void ToRing(std::uint32_t id);
+  void ToKernel(std::uint32_t id);
+  void Heat(std::uint32_t id);
+  void Cool(std::uint32_t id);
+  bool Park(std::uint32_t id);
+  std::uint32_t Ready(Watch& watch, bool kernel_ready, std::uint32_t kernel_events);
+  std::uint32_t Targets(Watch& watch);
+  void Fire(Watch& watch);
+  [[nodiscard]] bool IsTag(std::uint64_t data) const { return (data & ~0xfffffULL) == tag_; }
+
+  Watch* watches_ = nullptr;
+  std::uint32_t* hot_ = nullptr;
+  std::uint32_t capacity_ = 0, end_ = 0, hot_count_ = 0, rings_ = 0, nested_ = 0, turn_ = 0;
+  std::uint64_t tag_ = 0;
+  std::uint64_t seen_attaches_ = 0;
+  std::uint64_t regions_[32] = {};   // whose wake object is in the kernel's set
+  int region_fds_[32] = {};
+  int regions_count_ = 0;
+};
+
+// The set behind an epoll descriptor, if the shim follows it; made by the first connection added.
+EpollSet* FindSet(int epfd);
+EpollSet* MakeSet(int epfd);
+void DropSet(int epfd);              // closed
+void CopySet(int epfd, int copy);    // dup
+// A connection's descriptor is being closed: out of every set.
+void ForgetWatches(int fd, SockRef ref);
+
+// Counted by Attach and by the way back: sets look again when it has moved.
+void NoteRingChange();
+std::uint64_t RingChanges();
+
+}  // namespace vsocket::shim

@@ -1,0 +1,79 @@
+// Which descriptors are epoll sets that hold connections of ours.
+#include <sys/mman.h>
+
+#include "shim/epoll_set.h"
+#include "shim/sys.h"
+
+namespace vsocket::shim {
+namespace {
+
+constexpr int kMaxSets = 1024;
+constexpr int kMaxFds = 1 << 20;
+
+EpollSet sets[kMaxSets];
+std::atomic<int> sets_end{0};
+std::atomic<std::uint16_t>* by_fd = nullptr;  // index + 1
+std::atomic<std::int32_t> users[kMaxSets];    // descriptors that name the set
+Lock making;
+
+bool HaveTable() {
+  if (by_fd != nullptr) return true;
+  const long at = Sys(SYS_mmap, nullptr, kMaxFds * sizeof(*by_fd), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (at < 0 && at > -4096) return false;
+  by_fd = reinterpret_cast<std::atomic<std::uint16_t>*>(at);
+  return true;
+}
+
+}  // namespace
+
+EpollSet* FindSet(int epfd) {
+  if (by_fd == nullptr || static_cast<unsigned>(epfd) >= kMaxFds) return nullptr;
+  const std::uint16_t entry = by_fd[epfd].load(std::memory_order_acquire);
+  return entry == 0 ? nullptr : &sets[entry - 1];
+}
+
+EpollSet* MakeSet(int epfd) {
+  if (static_cast<unsigned>(epfd) >= kMaxFds) return nullptr;
+  if (EpollSet* known = FindSet(epfd)) return known;
+  Holding hold(making);
+  if (!hold.Held() || !HaveTable()) return nullptr;
+  if (EpollSet* known = FindSet(epfd)) return known;
+  for (int i = 0; i < kMaxSets; ++i) {
+    if (users[i].load(std::memory_order_relaxed) != 0) continue;
+    users[i].store(1, std::memory_order_relaxed);
+    sets[i].Reset(epfd);
+    if (i >= sets_end.load(std::memory_order_relaxed)) sets_end.store(i + 1, std::memory_order_release);
+    by_fd[epfd].store(static_cast<std::uint16_t>(i + 1), std::memory_order_release);
+    return &sets[i];
+  }
+  return nullptr;
+}
+
+void DropSet(int epfd) {
+  if (by_fd == nullptr || static_cast<unsigned>(epfd) >= kMaxFds) return;
+  const std::uint16_t entry = by_fd[epfd].exchange(0, std::memory_order_acq_rel);
+  if (entry == 0 || users[entry - 1].fetch_sub(1, std::memory_order_acq_rel) != 1) return;
+  EpollSet& set = sets[entry - 1];
+  Holding hold(set.lock);
+  set.Free();
+}
+
+void CopySet(int epfd, int copy) {
+  if (by_fd == nullptr || static_cast<unsigned>(epfd) >= kMaxFds || static_cast<unsigned>(copy) >= kMaxFds) return;
+  const std::uint16_t entry = by_fd[epfd].load(std::memory_order_acquire);
+  if (entry == 0) return;
+  users[entry - 1].fetch_add(1, std::memory_order_relaxed);
+  by_fd[copy].store(entry, std::memory_order_release);
+}
+
+void ForgetWatches(int fd, SockRef ref) {
+  if (ref && ref.sock->watched.load(std::memory_order_relaxed) == 0) return;
+  const int end = sets_end.load(std::memory_order_acquire);
+  for (int i = 0; i < end; ++i) {
+    if (sets[i].epfd < 0 || users[i].load(std::memory_order_relaxed) == 0) continue;
+    Holding hold(sets[i].lock);
+    if (hold.Held()) sets[i].OnDelete(fd, true);
+  }
+}
+
+}  // namespace vsocket::shim
