@@ -13,9 +13,10 @@ bool IsName(std::string_view text) {
   });
 }
 
-// IANA service names are at most 15 characters (RFC 6335, section 5.1); numbers are 1 to 65535.
+// IANA service names are at most 15 characters and do not begin or end with a hyphen (RFC 6335, section 5.1);
+// numbers are 1 to 65535.
 bool IsPort(std::string_view text) {
-  if (text.empty() || text.size() > 15 || !IsName(text)) return false;
+  if (text.empty() || text.size() > 15 || !IsName(text) || text.front() == '-' || text.back() == '-') return false;
   if (!std::all_of(text.begin(), text.end(), [](char c) { return c >= '0' && c <= '9'; })) return true;
   if (text.size() > 5) return false;
   const int number = std::stoi(std::string(text));

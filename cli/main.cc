@@ -4,7 +4,6 @@
 #include <chrono>
 #include <cstdio>
 #include <CLI/CLI.hpp>
-#include <map>
 #include <string>
 #include <thread>
 
@@ -20,11 +19,13 @@ using namespace vsocket::cli;  // NOLINT: this file is the tool
 struct Options {
   std::string agent_socket = vsocket::rpc::kDefaultAgentSocket;
   int timeout_ms = 5000;
-  Format format = Format::kTable;
+  std::string output = "table";
   std::string pod;
   bool watch = false;
   double interval_seconds = 1;
   std::string source, destination;
+
+  [[nodiscard]] Format Form() const { return output == "json" ? Format::kJson : Format::kTable; }
 };
 
 constexpr char kExamples[] = R"(Examples:
@@ -60,16 +61,16 @@ int ShowConnections(Inspector& inspector, const Options& options) {
     pod = *parsed;
   }
   const auto once = [&] {
-    return Show(inspector.Connections(pod), [&](const auto& list) { return RenderConnections(list, options.format, options.watch); });
+    return Show(inspector.Connections(pod), [&](const auto& list) { return RenderConnections(list, options.Form(), options.watch); });
   };
   if (!options.watch) return once();
   // Until interrupted, or until nobody reads (SIGPIPE). An agent that is being restarted is a line on stderr, not the end.
-  const bool redraw = options.format == Format::kTable && ::isatty(STDOUT_FILENO) == 1;
+  const bool redraw = options.Form() == Format::kTable && ::isatty(STDOUT_FILENO) == 1;
   for (;;) {
     if (redraw) std::fputs("\033[H\033[2J", stdout);
     const int status = once();
     if (status != 0 && status != static_cast<int>(Exit::kUnreachable)) return status;
-    if (!redraw && options.format == Format::kTable) Finish("\n");
+    if (!redraw && options.Form() == Format::kTable) Finish("\n");
     std::this_thread::sleep_for(std::chrono::duration<double>(options.interval_seconds));
   }
 }
@@ -85,7 +86,7 @@ int Trace(Inspector& inspector, const Options& options) {
   request.set_source_pod(*source);
   request.set_destination_pod(destination->pod);
   request.set_port(destination->port);
-  return Show(inspector.TracePolicy(request), [&](const auto& verdict) { return RenderTrace(request, verdict, options.format); });
+  return Show(inspector.TracePolicy(request), [&](const auto& verdict) { return RenderTrace(request, verdict, options.Form()); });
 }
 
 }  // namespace
@@ -97,19 +98,18 @@ int main(int argc, char** argv) {
   app.footer(kExamples);
   app.require_subcommand(1);
   app.fallthrough();  // options may follow the command
-  const std::map<std::string, Format> formats{{"table", Format::kTable}, {"json", Format::kJson}};
   app.add_option("--agent-socket", options.agent_socket, "the agent's gRPC socket")->capture_default_str();
   app.add_option("--timeout-ms", options.timeout_ms, "how long the agent may take")->check(CLI::Range(1, 600000))->capture_default_str();
-  app.add_option("-o,--output", options.format, "table or json")->transform(CLI::CheckedTransformer(formats).description(""))->type_name("FORMAT");
+  app.add_option("-o,--output", options.output, "table or json")->check(CLI::IsMember({"table", "json"}))->capture_default_str();
 
   int status = 0;
   const auto inspector = [&] { return Inspector(options.agent_socket, std::chrono::milliseconds(options.timeout_ms)); };
 
   app.add_subcommand("status", "is the agent well, what does it read, what has it done")->callback([&] {
-    status = Show(inspector().Status(), [&](const auto& answer) { return RenderStatus(answer, options.format); });
+    status = Show(inspector().Status(), [&](const auto& answer) { return RenderStatus(answer, options.Form()); });
   });
   app.add_subcommand("pods", "the pods wired on this node")->callback([&] {
-    status = Show(inspector().Pods(), [&](const auto& answer) { return RenderPods(answer, options.format); });
+    status = Show(inspector().Pods(), [&](const auto& answer) { return RenderPods(answer, options.Form()); });
   });
 
   CLI::App* connections = app.add_subcommand("connections", "the connections of the pods: path, bytes, and why one is not accelerated");

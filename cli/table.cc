@@ -30,7 +30,7 @@ Table::Table(std::vector<std::string> headings, std::vector<std::size_t> right) 
 void Table::Add(std::vector<std::string> cells) {
   assert(cells.size() == rows_[0].size());
   for (std::string& cell : cells) {
-    if (cell.empty()) cell = "-";
+    if (cell.empty()) cell.push_back('-');
   }
   rows_.push_back(std::move(cells));
 }
