@@ -1,0 +1,179 @@
+#include "node-agent/policy/testing/slow_evaluator.h"
+
+#include <string>
+
+namespace vsocket::policy::testing {
+namespace {
+
+using model::ClusterState;
+using model::Flow;
+using model::IpAddress;
+using model::Labels;
+using model::Pod;
+
+bool HasLabel(const Labels& labels, const std::string& key) { return labels.count(key) != 0; }
+
+bool HasLabelIn(const Labels& labels, const std::string& key, const std::vector<std::string>& values) {
+  for (const auto& value : values) {
+    if (HasLabel(labels, key) && labels.at(key) == value) return true;
+  }
+  return false;
+}
+
+// "matchLabels is a map of {key,value} pairs, equivalent to an element of matchExpressions whose operator is In. The requirements are ANDed."
+bool Selects(const model::LabelSelector& selector, const Labels& labels) {
+  for (const auto& [key, value] : selector.match_labels) {
+    if (!HasLabelIn(labels, key, {value})) return false;
+  }
+  for (const auto& term : selector.match_expressions) {
+    if (term.op == model::SelectorTerm::Operator::kIn && !HasLabelIn(labels, term.key, term.values)) return false;
+    if (term.op == model::SelectorTerm::Operator::kNotIn && HasLabelIn(labels, term.key, term.values)) return false;
+    if (term.op == model::SelectorTerm::Operator::kExists && !HasLabel(labels, term.key)) return false;
+    if (term.op == model::SelectorTerm::Operator::kDoesNotExist && HasLabel(labels, term.key)) return false;
+  }
+  return true;
+}
+
+Labels NamespaceLabels(const ClusterState& state, const std::string& name) {
+  Labels labels;
+  for (const auto& ns : state.namespaces) {
+    if (ns.name == name) labels = ns.labels;
+  }
+  labels["kubernetes.io/metadata.name"] = name;
+  return labels;
+}
+
+bool BitOf(const IpAddress& address, unsigned index) { return (address.Bytes()[index / 8] >> (7 - index % 8) & 1) != 0; }
+
+bool InCidr(const model::Cidr& cidr, const IpAddress& address) {
+  if (cidr.base.IsV4() != address.IsV4()) return false;
+  for (unsigned i = 0; i < cidr.prefix; ++i) {
+    if (BitOf(cidr.base, i) != BitOf(address, i)) return false;
+  }
+  return true;
+}
+
+bool IsPolicyPod(const Pod& pod) { return !pod.host_network && !pod.finished; }
+
+bool Owns(const Pod& pod, const IpAddress& address) {
+  if (!IsPolicyPod(pod)) return false;
+  for (const auto& ip : pod.ips) {
+    if (ip == address) return true;
+  }
+  return false;
+}
+
+// `pod` is the pod behind the address, or null.
+bool PeerSelects(const ClusterState& state, const std::string& policy_ns, const model::PolicyPeer& peer, const IpAddress& address, const Pod* pod) {
+  if (peer.ip_block) {
+    if (!InCidr(peer.ip_block->cidr, address)) return false;
+    for (const auto& hole : peer.ip_block->except) {
+      if (InCidr(hole, address)) return false;
+    }
+    return true;
+  }
+  if (pod == nullptr) return false;
+  if (!peer.pod_selector && !peer.namespace_selector) return false;
+  // "If NamespaceSelector is also set, then the NetworkPolicyPeer as a whole selects the pods matching PodSelector in the namespaces selected by
+  // NamespaceSelector. Otherwise it selects the pods matching PodSelector in the policy's own namespace."
+  if (peer.namespace_selector) {
+    if (!Selects(*peer.namespace_selector, NamespaceLabels(state, pod->ns))) return false;
+  } else if (pod->ns != policy_ns) {
+    return false;
+  }
+  return !peer.pod_selector || Selects(*peer.pod_selector, pod->labels);
+}
+
+// "This list of ports ... each item is combined using a logical OR. If this field is empty or missing, this rule matches all ports."
+bool PortSelects(const model::PolicyRule& rule, const Flow& flow, const Pod* destination) {
+  if (rule.ports.empty()) return true;
+  for (const auto& port : rule.ports) {
+    if (port.protocol != flow.protocol) continue;
+    if (port.name.empty() && !port.number) return true;
+    if (port.number) {
+      const unsigned end = port.end ? *port.end : *port.number;
+      if (flow.destination_port >= *port.number && flow.destination_port <= end) return true;
+      continue;
+    }
+    if (destination == nullptr) continue;
+    for (const auto& container_port : destination->ports) {
+      if (container_port.name == port.name && container_port.protocol == port.protocol && container_port.number == flow.destination_port) return true;
+    }
+  }
+  return false;
+}
+
+bool RuleSelects(const ClusterState& state, const std::string& policy_ns, const model::PolicyRule& rule, const IpAddress& address, const Pod* remote,
+                 const Flow& flow, const Pod* destination) {
+  if (!PortSelects(rule, flow, destination)) return false;
+  if (rule.peers.empty()) return true;
+  for (const auto& peer : rule.peers) {
+    if (PeerSelects(state, policy_ns, peer, address, remote)) return true;
+  }
+  return false;
+}
+
+// Every pod behind the address; one null for an address that is no pod's.
+std::vector<const Pod*> PodsBehind(const ClusterState& state, const IpAddress& address) {
+  std::vector<const Pod*> pods;
+  for (const auto& pod : state.pods) {
+    if (Owns(pod, address)) pods.push_back(&pod);
+  }
+  if (pods.empty()) pods.push_back(nullptr);
+  return pods;
+}
+
+bool IngressOk(const ClusterState& state, const Pod& self, const Pod* source, const Flow& flow) {
+  bool isolated = false;
+  for (const auto& policy : state.policies) {
+    if (policy.ns != self.ns || !policy.isolates_ingress || !Selects(policy.pod_selector, self.labels)) continue;
+    isolated = true;
+    for (const auto& rule : policy.ingress) {
+      if (RuleSelects(state, policy.ns, rule, flow.source, source, flow, &self)) return true;
+    }
+  }
+  return !isolated;
+}
+
+bool EgressOk(const ClusterState& state, const Pod& self, const Pod* destination, const Flow& flow) {
+  bool isolated = false;
+  for (const auto& policy : state.policies) {
+    if (policy.ns != self.ns || !policy.isolates_egress || !Selects(policy.pod_selector, self.labels)) continue;
+    isolated = true;
+    for (const auto& rule : policy.egress) {
+      if (RuleSelects(state, policy.ns, rule, flow.destination, destination, flow, destination)) return true;
+    }
+  }
+  return !isolated;
+}
+
+}  // namespace
+
+bool SlowIngressAllowed(const ClusterState& state, const Pod& pod, const Flow& flow) {
+  bool allowed = true;
+  for (const Pod* source : PodsBehind(state, flow.source)) allowed = allowed && IngressOk(state, pod, source, flow);
+  return allowed;
+}
+
+bool SlowEgressAllowed(const ClusterState& state, const Pod& pod, const Flow& flow) {
+  bool allowed = true;
+  for (const Pod* destination : PodsBehind(state, flow.destination)) allowed = allowed && EgressOk(state, pod, destination, flow);
+  return allowed;
+}
+
+SlowVerdict SlowEvaluate(const ClusterState& state, const std::vector<IpAddress>& node_addresses, const Flow& flow) {
+  if (flow.source.IsLoopback() || flow.destination.IsLoopback() || flow.source == flow.destination) return {true, true};
+  bool from_node = false;
+  for (const auto& address : node_addresses) from_node = from_node || address == flow.source;
+  SlowVerdict verdict{true, true};
+  for (const Pod* source : PodsBehind(state, flow.source)) {
+    for (const Pod* destination : PodsBehind(state, flow.destination)) {
+      if (source != nullptr && source == destination) continue;
+      if (source != nullptr && !EgressOk(state, *source, destination, flow)) verdict.egress = false;
+      if (destination != nullptr && !from_node && !IngressOk(state, *destination, source, flow)) verdict.ingress = false;
+    }
+  }
+  return verdict;
+}
+
+}  // namespace vsocket::policy::testing
