@@ -1,0 +1,64 @@
+"""The rows of the table: what is measured, in which unit, and what is wanted."""
+
+from dataclasses import dataclass
+from typing import Callable
+
+
+@dataclass(frozen=True)
+class Row:
+    name: str
+    title: str
+    unit: str
+    higher_is_better: bool
+    target: float  # the ratio wanted, always "times better than the other side"
+    measure: Callable  # (lab, side) -> Sample
+    side: str = "vsocket"
+    against: str = "tcp"
+    compete: bool = False
+    must_upgrade: bool = True
+
+    def ratio(self, ours, theirs):
+        """How many times better `ours` is."""
+        if self.higher_is_better:
+            return ours / theirs if theirs else float("inf")
+        return theirs / ours if ours else float("inf")
+
+
+def _redis(command, **options):
+    return lambda lab, side: lab.redis(side, command, **options)
+
+
+PLAIN = [
+    Row("pingpong", "half a round trip of 64 B (sockperf ping-pong), median", "us", False, 40, lambda lab, side: lab.pingpong(side)),
+    Row("redis50-get", "Redis GET, 50 connections, 64 B", "req/s", True, 15, _redis("get")),
+    Row("redis50-set", "Redis SET, 50 connections, 64 B", "req/s", True, 15, _redis("set")),
+    Row("redis1-get", "Redis GET, 1 connection", "req/s", True, 30, _redis("get", clients=1)),
+    Row("redis1-set", "Redis SET, 1 connection", "req/s", True, 30, _redis("set", clients=1)),
+    Row("redis-pipe-get", "Redis GET, 50 connections, pipeline 16", "req/s", True, 2.5, _redis("get", pipeline=16)),
+    Row("redis-pipe-set", "Redis SET, 50 connections, pipeline 16", "req/s", True, 2.5, _redis("set", pipeline=16)),
+    Row("bulk", "one bulk stream (iperf3)", "Gbit/s", True, 10, lambda lab, side: lab.bulk(side)),
+    Row("cpu", "CPU time of both processes and the agent, a million GETs, 50 connections", "s", False, 8, lambda lab, side: lab.redis_cpu(side)),
+    Row("short", "short connections (connect, one GET, close), 50 at a time", "req/s", True, 0.97, _redis("get", keep=False), must_upgrade=False),
+    Row("no-agent", "shim loaded, no agent: Redis GET, 50 connections", "req/s", True, 0.97, _redis("get"), side="no-agent", must_upgrade=False),
+    Row(
+        "no-agent-rtt", "shim loaded, no agent: half a round trip of 64 B", "us", False, 0.97, lambda lab, side: lab.pingpong(side),
+        side="no-agent", must_upgrade=False,
+    ),
+]
+
+
+def _competing(row):
+    return Row(
+        row.name + "+busy", row.title + "; both CPUs contested", row.unit, row.higher_is_better, 1.0, row.measure, row.side, row.against,
+        True, row.must_upgrade,
+    )
+
+
+BUSY = [_competing(row) for row in PLAIN]
+
+PEERS = [
+    Row("unix-get", "Redis GET, 50 connections, against a UNIX socket", "req/s", True, 8, _redis("get"), against="unix"),
+    Row("unix-set", "Redis SET, 50 connections, against a UNIX socket", "req/s", True, 8, _redis("set"), against="unix"),
+    Row("sockmap-get", "Redis GET, 50 connections, against a BPF sockmap redirect", "req/s", True, 8, _redis("get"), against="sockmap"),
+    Row("sockmap-set", "Redis SET, 50 connections, against a BPF sockmap redirect", "req/s", True, 8, _redis("set"), against="sockmap"),
+]

@@ -1,0 +1,238 @@
+#!/usr/bin/env python3
+"""Pods without a cluster: network namespaces wired by the real CNI chain, an agent, programs with and without the shim.
+
+    with Node(build="build/release") as node:
+        node.start_agent()
+        server = node.add_pod("redis", labels={"app": "redis"}, ports={"redis": 6379})
+        process = server.start(["redis-server", "--port", "6379"], shim=True)
+
+The node is a network namespace too, so bridge, addresses and iptables rules never touch the machine and several nodes can live side by
+side. All names hold this process' pid: `pods.py cleanup` removes what a dead process left, and nothing else. Needs root.
+"""
+
+import itertools
+import os
+import re
+import shutil
+import signal
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+
+from agent import Agent  # noqa: E402
+from cni_chain import Chain, conflist  # noqa: E402
+from procs import Failure, Process, read_stats, run  # noqa: E402
+
+SUBNET = "10.244.0.0/24"
+NETNS_FOLDER = "/run/netns"
+
+POD_YAML = """\
+apiVersion: v1
+kind: Pod
+metadata:
+  name: {name}
+  namespace: {ns}
+  uid: {uid}
+  labels: {{{labels}}}
+  annotations: {{vsocket.io/inject: "true"}}
+spec:
+  nodeName: node1
+  containers:
+  - name: main
+    image: none
+    ports: [{ports}]
+status:
+  phase: Running
+  podIP: {ip}
+  podIPs: [{{ip: {ip}}}]
+"""
+NAMESPACE_YAML = "apiVersion: v1\nkind: Namespace\nmetadata: {{name: {ns}, labels: {{kubernetes.io/metadata.name: {ns}}}}}\n"
+
+
+class Pod:
+    """A network namespace with an address, known to the agent by what the CNI plugin told it."""
+
+    def __init__(self, node, name, ns, labels, ports, host_ports):
+        self.node, self.name, self.ns = node, name, ns
+        self.labels, self.ports = dict(labels), dict(ports)
+        self.uid = f"{name}-{node.serial()}"
+        self.netns = f"{node.prefix}-{name}"
+        self.attachment = {
+            "container_id": f"sandbox-{self.uid}",
+            "netns": f"{NETNS_FOLDER}/{self.netns}",
+            "ifname": "eth0",
+            "args": f"IgnoreUnknown=1;K8S_POD_NAMESPACE={ns};K8S_POD_NAME={name};K8S_POD_UID={self.uid};"
+            f"K8S_POD_INFRA_CONTAINER_ID=sandbox-{self.uid}",
+            "runtimeConfig": {
+                "portMappings": [{"hostPort": host, "containerPort": port, "protocol": "tcp"} for host, port in host_ports.items()]
+            },
+        }
+        run(["ip", "netns", "add", self.netns])
+        try:
+            run([*self.prefix(), "ip", "link", "set", "lo", "up"])
+            self.result = node.chain.add(self.attachment)
+        except BaseException:
+            run(["ip", "netns", "del", self.netns], check=False)
+            raise
+        self.ip = next(entry["address"].partition("/")[0] for entry in self.result["ips"])
+
+    @property
+    def full_name(self):
+        return f"{self.ns}/{self.name}"
+
+    @property
+    def folder(self):
+        """The directory that a kubelet would mount at /run/vsocket."""
+        for row in self.node.agent.ask("pods")["pods"]:
+            if row.get("uid") == self.uid:
+                return row["socket_dir"]
+        raise Failure(f"the agent does not know {self.full_name}")
+
+    def prefix(self, cpu=None):
+        words = ["nsenter", f"--net={NETNS_FOLDER}/{self.netns}"]
+        return words + ["taskset", "-c", str(cpu)] if cpu is not None else words
+
+    def environment(self, shim, extra=None):
+        """`shim`: False, True, or a dict of VSOCKET_* settings that goes with True."""
+        values = {key: value for key, value in os.environ.items() if not key.startswith("VSOCKET_") and key != "LD_PRELOAD"}
+        if shim is not False:
+            # Found once: the agent may be dead by the time the next program starts.
+            if not hasattr(self, "_folder"):
+                self._folder = self.folder if self.node.agent_wanted else self.node.work
+            values["LD_PRELOAD"] = self.node.agent.library
+            values["VSOCKET_AGENT"] = os.path.join(self._folder, "agent.sock")
+            if isinstance(shim, dict):
+                values.update(shim)
+        values.update(extra or {})
+        return values
+
+    def start(self, argv, shim=False, cpu=None, env=None, cwd=None, log=None):
+        log = log or os.path.join(self.node.work, "logs", f"{self.name}-{self.node.serial()}-{os.path.basename(str(argv[0]))}.log")
+        process = Process([*self.prefix(cpu), *argv], log, env=self.environment(shim, env), cwd=cwd)
+        self.node.processes.append(process)
+        return process
+
+    def run(self, argv, shim=False, cpu=None, env=None, cwd=None, timeout=120, check=True, stdin=None):
+        return run([*self.prefix(cpu), *argv], env=self.environment(shim, env), cwd=cwd, timeout=timeout, check=check, input=stdin)
+
+    def yaml(self):
+        labels = ", ".join(f"{key}: {value}" for key, value in self.labels.items())
+        ports = ", ".join(f"{{name: {name}, containerPort: {port}}}" for name, port in self.ports.items())
+        return POD_YAML.format(name=self.name, ns=self.ns, uid=self.uid, labels=labels, ports=ports, ip=self.ip)
+
+    def remove(self):
+        problem = None
+        try:
+            self.node.chain.delete(self.attachment, self.result)
+        except Failure as failure:
+            problem = failure
+        run(["ip", "netns", "del", self.netns], check=False)
+        if problem:
+            raise problem
+
+
+class Node:
+    """A node: a network namespace with a bridge, its pods, its agent. Leaving the `with` removes everything."""
+
+    def __init__(self, build, agent=True):
+        self.build = os.path.abspath(build)
+        self.agent_wanted = agent
+        self.prefix = f"vsk{os.getpid()}x{next(_node_numbers)}"
+        self.work = f"/run/{self.prefix}"
+        self.netns = f"{self.prefix}-node"
+        self.pods, self.processes = [], []
+        self._serial = itertools.count(1)
+
+    def serial(self):
+        return next(self._serial)
+
+    def __enter__(self):
+        if os.geteuid() != 0:
+            raise Failure("network namespaces need root")
+        os.makedirs(os.path.join(self.work, "logs"))
+        run(["ip", "netns", "add", self.netns])
+        inside = ["nsenter", f"--net={NETNS_FOLDER}/{self.netns}"]
+        run([*inside, "ip", "link", "set", "lo", "up"])
+        self.agent = Agent(self.build, self.work, prefix=inside)
+        vsocket = {"agentSocket": self.agent.socket} if self.agent_wanted else None
+        self.chain = Chain(conflist(SUBNET, os.path.join(self.work, "ipam"), vsocket), [os.path.join(self.build, "bin")], inside)
+        return self
+
+    def __exit__(self, kind, value, trace):
+        if kind is not None and self.agent.process is not None:
+            print(f"-- the end of the agent's log:\n{self.agent.process.output()[-3000:]}", file=sys.stderr)
+        self.close()
+
+    def start_agent(self):
+        self.agent.start()
+
+    def add_pod(self, name, ns="default", labels=None, ports=None, host_ports=None):
+        pod = Pod(self, name, ns, labels or {"app": name}, ports or {}, host_ports or {})
+        self.pods.append(pod)
+        self.write_cluster("pods.yaml", "---\n".join(one.yaml() for one in self.pods))
+        self.write_cluster("namespaces.yaml", "---\n".join(NAMESPACE_YAML.format(ns=ns) for ns in sorted({one.ns for one in self.pods})))
+        return pod
+
+    def write_cluster(self, name, text):
+        """Replaces one file of the agent's source directory at once; None removes it."""
+        path = os.path.join(self.agent.cluster, name)
+        if text is None:
+            os.unlink(path)
+            return
+        with open(path + ".new", "w", encoding="utf-8") as stream:
+            stream.write(text)
+        os.rename(path + ".new", path)
+
+    def stats(self, path):
+        return read_stats(path)
+
+    def close(self):
+        for process in reversed(self.processes):
+            process.stop()
+        problems = []
+        for pod in reversed(self.pods):
+            try:
+                pod.remove()
+            except Failure as failure:
+                problems.append(str(failure))
+        if self.agent.process is not None:
+            self.agent.stop()
+        self.pods, self.processes = [], []
+        run(["ip", "netns", "del", self.netns], check=False)
+        shutil.rmtree(self.work, ignore_errors=True)
+        for problem in problems:
+            print(f"cleaning up: {problem}", file=sys.stderr)
+
+    def leftovers(self):
+        """Namespaces and folders of this node that still exist; empty after close()."""
+        names = [name for name in os.listdir(NETNS_FOLDER) if name.startswith(self.prefix + "-")] if os.path.isdir(NETNS_FOLDER) else []
+        return names + ([self.work] if os.path.exists(self.work) else [])
+
+
+_node_numbers = itertools.count(1)
+
+
+def cleanup():
+    """Removes namespaces, their processes and folders whose maker is dead. Returns how many things were removed."""
+    removed = 0
+    owned = re.compile(r"^vsk(\d+)x\d+")
+    for name in sorted(os.listdir(NETNS_FOLDER)) if os.path.isdir(NETNS_FOLDER) else []:
+        match = owned.match(name)
+        if not match or os.path.exists(f"/proc/{match.group(1)}"):
+            continue
+        for pid in run(["ip", "netns", "pids", name], check=False).stdout.split():
+            os.kill(int(pid), signal.SIGKILL)
+        run(["ip", "netns", "del", name], check=False)
+        removed += 1
+    for name in os.listdir("/run"):
+        match = owned.match(name)
+        if match and not os.path.exists(f"/proc/{match.group(1)}"):
+            shutil.rmtree(os.path.join("/run", name), ignore_errors=True)
+            removed += 1
+    return removed
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] != ["cleanup"]:
+        sys.exit("usage: pods.py cleanup")
+    print(f"{cleanup()} leftovers removed")

@@ -1,0 +1,45 @@
+"""memcached's own Perl test suite (Debian's source package) against Debian's memcached; the Perl client has the shim too."""
+
+import os
+import re
+
+from procs import run
+from sources import debian_source
+from suite import FAIL, PASS, SKIP, Suite
+
+SHORT = [
+    "t/00-startup.t", "t/64bit.t", "t/basic.t", "t/binary-get.t", "t/bogus-commands.t", "t/cas.t", "t/dash-M.t", "t/flags.t", "t/flush-all.t",
+    "t/getset.t", "t/incrdecr.t", "t/issue_163.t", "t/issue_41.t", "t/issue_70.t", "t/line-lengths.t", "t/maxconns.t", "t/multiversioning.t",
+    "t/noreply.t", "t/stats-conns.t", "t/udp.t", "t/unixsocket.t", "t/verbosity.t",
+]
+# About the source tree itself (tabs, whitespace, the C unit test), not about a server.
+NOT_ABOUT_THE_SERVER = {"t/whitespace.t", "t/00-binary.t"}
+
+
+class MemcachedSuite(Suite):
+    name = "memcached"
+
+    def prepare(self, context):
+        self.tree = debian_source("memcached", context.sources)
+        debug = os.path.join(self.tree, "memcached-debug")
+        if not os.path.exists(debug):
+            os.symlink("/usr/bin/memcached", debug)
+        timer = os.path.join(self.tree, "timedrun")
+        if not os.path.exists(timer):
+            run(["gcc", "-O1", "-o", timer, os.path.join(self.tree, "timedrun.c")])
+
+    def units(self, short):
+        present = sorted(f"t/{name}" for name in os.listdir(os.path.join(self.tree, "t")) if name.endswith(".t"))
+        if short:
+            return [unit for unit in SHORT if unit in present]
+        return [unit for unit in present if unit not in NOT_ABOUT_THE_SERVER]
+
+    def run_unit(self, context, unit):
+        status, output = context.run(["perl", "-I", "t/lib", unit], cwd=self.tree, timeout=300)
+        context.keep(unit, output)
+        results = {"(exit status)": PASS if status == 0 else FAIL}
+        if re.search(r"^1\.\.0 # SKIP", output, re.M):
+            results["(all)"] = SKIP
+        for word, number, directive in re.findall(r"^(ok|not ok) (\d+)[^#\n]*(#\s*(?:skip|todo).*)?$", output, re.M | re.I):
+            results[f"{int(number):04}"] = SKIP if directive else PASS if word == "ok" else FAIL
+        return results

@@ -1,0 +1,36 @@
+"""Python's own tests of sockets and what stands on them (libpython3.11-testsuite), with Debian's /usr/bin/python3.11."""
+
+import json
+import os
+
+from suite import FAIL, Suite
+
+PYTHON = "/usr/bin/python3.11"
+RUNNER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "python_runner.py")
+SHORT = ["test.test_socket", "test.test_selectors", "test.test_asyncio.test_streams", "test.test_asyncio.test_server", "test.test_asyncio.test_sock_lowlevel"]
+LONG = [
+    "test.test_socket", "test.test_selectors", "test.test_asyncio", "test.test_subprocess", "test.test_socketserver", "test.test_epoll",
+    "test.test_select", "test.test_poll", "test.test_httplib", "test.test_ftplib", "test.test_ssl",
+]
+
+
+class PythonSuite(Suite):
+    name = "python"
+
+    def units(self, short):
+        return SHORT if short else LONG
+
+    def run_unit(self, context, unit):
+        result_file = os.path.join(context.work, "result.json")
+        if os.path.exists(result_file):
+            os.unlink(result_file)
+        status, output = context.run([PYTHON, RUNNER, unit, result_file], cwd=context.work, timeout=1200)
+        context.keep(unit, output)
+        results = {}
+        if os.path.exists(result_file):
+            with open(result_file, encoding="utf-8") as stream:
+                results = {name: outcome for name, outcome in (json.loads(line) for line in stream)}
+        if status != 0:
+            # Killed, crashed or hung: what had not been reported by then is missing, and counts as failed.
+            results["(runner)"] = FAIL
+        return results
