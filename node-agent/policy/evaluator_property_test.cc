@@ -35,7 +35,7 @@ bool Lists(const model::DirectionAllowList& list, const model::IpAddress& remote
 class PropertyTest : public ::testing::Test {
  protected:
   const std::uint64_t seed_ = FromEnvironment("VSOCKET_SEED", std::random_device()());
-  const std::uint64_t clusters_ = FromEnvironment("VSOCKET_CLUSTERS", 1500);
+  const std::uint64_t clusters_ = FromEnvironment("VSOCKET_CLUSTERS", 6000);
   testing::Random random_{seed_};
 };
 
