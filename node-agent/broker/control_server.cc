@@ -58,6 +58,8 @@ Received ReceivePacket(int socket, std::span<std::byte> buffer) {
   return received;
 }
 
+UniqueFd OpenSpare() { return UniqueFd(::open("/dev/null", O_RDONLY | O_CLOEXEC)); }
+
 }  // namespace
 
 class ControlServer::Connection final : public ShimLink {
@@ -159,7 +161,7 @@ class ControlServer::Connection final : public ShimLink {
 };
 
 ControlServer::ControlServer(Loop& loop, Broker& broker, std::uint32_t unsent_limit)
-    : loop_(loop), broker_(broker), unsent_limit_(unsent_limit), spare_(::open("/dev/null", O_RDONLY | O_CLOEXEC)) {}
+    : loop_(loop), broker_(broker), unsent_limit_(unsent_limit), spare_(OpenSpare()) {}
 
 ControlServer::~ControlServer() {
   for (const auto& [uid, listener] : listeners_) loop_.Remove(listener.Get());
@@ -189,16 +191,26 @@ void ControlServer::Accept(const std::string& pod_uid) {
     UniqueFd socket(::accept4(listener->second.Get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
     if (!socket.Valid()) {
       if (errno != EMFILE && errno != ENFILE) return;
-      // The connection would stay in the backlog and epoll would report it for ever: take it and let it go. The shim sees the end of
-      // the stream and goes on by TCP.
-      spare_.Reset();
-      const UniqueFd refused(::accept4(listener->second.Get(), nullptr, nullptr, SOCK_CLOEXEC));
-      broker_.CountDropped();
+      Refuse(listener->second.Get());
+      if (starved_) return;
       continue;
     }
-    if (!spare_.Valid()) spare_ = UniqueFd(::open("/dev/null", O_RDONLY | O_CLOEXEC));
     Adopt(pod_uid, std::move(socket));
   }
+}
+
+void ControlServer::Refuse(int listener) {
+  spare_.Reset();
+  // Closed at once: the shim sees the end of the stream and goes on by TCP.
+  if (UniqueFd(::accept4(listener, nullptr, nullptr, SOCK_CLOEXEC)).Valid()) broker_.CountDropped();
+  spare_ = OpenSpare();
+  if (spare_.Valid()) return;
+  starved_ = true;  // another thread took the descriptor
+  WatchListeners(0);
+}
+
+void ControlServer::WatchListeners(std::uint32_t events) {
+  for (const auto& [uid, listener] : listeners_) loop_.Modify(listener.Get(), events);
 }
 
 void ControlServer::Adopt(const std::string& pod_uid, UniqueFd socket) {
@@ -228,6 +240,11 @@ void ControlServer::Drop(Connection* connection) {
   loop_.Remove(keep->Fd());
   broker_.Disconnected(keep->session);
   if (ForeignFds* foreign = broker_.ForeignFdsOf(keep->Pod()); foreign != nullptr) foreign->Close(keep->TakeSocket());
+  if (!starved_) return;
+  keep->TakeSocket();  // if the pod has gone: closed here, so that its descriptor is free now
+  spare_ = OpenSpare();
+  starved_ = !spare_.Valid();
+  if (!starved_) WatchListeners(EPOLLIN);
 }
 
 }  // namespace vsocket::broker

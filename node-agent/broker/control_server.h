@@ -44,13 +44,18 @@ class ControlServer {
   void Accept(const std::string& pod_uid);
   void Adopt(const std::string& pod_uid, UniqueFd socket);
   void Drop(Connection* connection);
+  void Refuse(int listener);
+  void WatchListeners(std::uint32_t events);
 
   Loop& loop_;
   Broker& broker_;
   std::uint32_t unsent_limit_;
   std::map<std::string, UniqueFd> listeners_;
   std::unordered_map<Connection*, std::unique_ptr<Connection>> connections_;
-  UniqueFd spare_;  // given up to accept and close a connection when no descriptor is left, so that accept does not spin
+  // Given up to accept and close a connection when no descriptor is left: it would stay in the backlog, and epoll would report it for
+  // ever. When even that does not work the listeners are not watched until a connection has gone.
+  UniqueFd spare_;
+  bool starved_ = false;
 };
 
 }  // namespace vsocket::broker
