@@ -98,7 +98,7 @@ int main(int argc, char** argv) {
   app.footer(kExamples);
   app.require_subcommand(1);
   app.fallthrough();  // options may follow the command
-  app.add_option("--agent-socket", options.agent_socket, "the agent's gRPC socket")->capture_default_str();
+  app.add_option("--agent-socket,--socket", options.agent_socket, "the agent's gRPC socket")->capture_default_str();
   app.add_option("--timeout-ms", options.timeout_ms, "how long the agent may take")->check(CLI::Range(1, 600000))->capture_default_str();
   app.add_option("-o,--output", options.output, "table or json")->check(CLI::IsMember({"table", "json"}))->capture_default_str();
 

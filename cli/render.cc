@@ -139,7 +139,7 @@ std::string RenderPods(const std::vector<v1::PodStatus>& pods, Format format) {
                      {"channel_bytes", status.channel_bytes()},
                      {"isolated", {{"ingress", status.isolated_ingress()}, {"egress", status.isolated_egress()}}}});
     }
-    return Print(out);
+    return Print({{"pods", out}});
   }
   if (pods.empty()) return "no pods on this node\n";
   Table table({"NAMESPACE", "NAME", "ADDRESSES", "PROCESSES", "CHANNELS", "MEMORY", "ISOLATED", "SOCKET DIRECTORY"}, {3, 4, 5});
@@ -159,7 +159,7 @@ std::string RenderConnections(std::vector<v1::Connection> connections, Format fo
   if (format == Format::kJson) {
     ordered_json out = ordered_json::array();
     for (const v1::Connection& connection : connections) out.push_back(JsonOf(connection));
-    return Print(out, compact);
+    return Print({{"connections", out}}, compact);
   }
   if (connections.empty()) return "no connections\n";
   Table table({"POD", "PROGRAM", "LOCAL", "REMOTE", "REMOTE POD", "STATE", "TCP OUT / IN", "RING OUT / IN", "WHY NOT ACCELERATED"});

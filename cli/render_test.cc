@@ -41,7 +41,7 @@ TEST(RenderConnections, StatesBytesAndReasons) {
             "NetworkPolicy does not allow this connection\n"
             "default/redis  redis-server[42]  10.1.0.2:6379  [fd00::3]:50000  default/client  ring   100 B / 2.0 KiB  5.0 MiB / 0 B  -\n");
 
-  const json list = json::parse(RenderConnections({ring, tcp}, Format::kJson));
+  const json list = json::parse(RenderConnections({ring, tcp}, Format::kJson))["connections"];
   ASSERT_EQ(list.size(), 2U);
   EXPECT_EQ(list[0]["state"], "tcp");
   EXPECT_EQ(list[0]["reason"], 5);
@@ -54,20 +54,20 @@ TEST(RenderConnections, StatesBytesAndReasons) {
 
 TEST(RenderConnections, NoneIsSaidInWordsAndAnEmptyList) {
   EXPECT_EQ(RenderConnections({}, Format::kTable), "no connections\n");
-  EXPECT_EQ(RenderConnections({}, Format::kJson), "[]\n");
+  EXPECT_EQ(json::parse(RenderConnections({}, Format::kJson)), json::parse(R"({"connections": []})"));
 }
 
 TEST(RenderConnections, WatchedJsonIsALineEachTime) {
   const std::string text = RenderConnections({Connection("a/b", 1), Connection("a/b", 2)}, Format::kJson, true);
   EXPECT_EQ(text.find('\n'), text.size() - 1);
-  EXPECT_EQ(json::parse(text).size(), 2U);
+  EXPECT_EQ(json::parse(text)["connections"].size(), 2U);
 }
 
 TEST(RenderConnections, AProgramsNameCannotDriveTheTerminalOrBreakTheJson) {
   v1::Connection c = Connection("a/b", 1);
   c.set_program("x\033[2J\n");
   EXPECT_EQ(RenderConnections({c}, Format::kTable).find('\033'), std::string::npos);
-  EXPECT_EQ(json::parse(RenderConnections({c}, Format::kJson))[0]["program"], "x\033[2J\n");
+  EXPECT_EQ(json::parse(RenderConnections({c}, Format::kJson))["connections"][0]["program"], "x\033[2J\n");
 }
 
 TEST(RenderPods, TableAndJson) {
@@ -84,7 +84,7 @@ TEST(RenderPods, TableAndJson) {
   EXPECT_EQ(RenderPods({status}, Format::kTable),
             "NAMESPACE  NAME  ADDRESSES          PROCESSES  CHANNELS   MEMORY  ISOLATED  SOCKET DIRECTORY\n"
             "shop       web   10.1.0.2, fd00::2          3        12  1.0 MiB  ingress   /run/vsocket/pods/u\n");
-  const json list = json::parse(RenderPods({status}, Format::kJson));
+  const json list = json::parse(RenderPods({status}, Format::kJson))["pods"];
   EXPECT_EQ(list[0]["ips"], json({"10.1.0.2", "fd00::2"}));
   EXPECT_EQ(list[0]["isolated"]["egress"], false);
   EXPECT_EQ(RenderPods({}, Format::kTable), "no pods on this node\n");
