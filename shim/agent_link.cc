@@ -280,9 +280,10 @@ bool AskUpgrade(Sock* sock, int fd) {
   return true;
 }
 
-void SendCancel(const Sock* sock) {
-  if (sock->cookie == 0 || TakePending(sock->cookie) == nullptr) return;
+bool SendCancel(const Sock* sock) {
+  if (sock->cookie == 0 || TakePending(sock->cookie) == nullptr) return false;
   (void)SendMessage(channel::Cancel{channel::HeaderOf(MessageType::kCancel), sock->cookie});
+  return true;
 }
 
 void SendRelease(const Sock* sock, channel::Reason reason) {

@@ -13,7 +13,8 @@ void PollAgent();
 
 // Sends the socket to the agent. False: no agent now; ask again later.
 bool AskUpgrade(Sock* sock, int fd);
-void SendCancel(const Sock* sock);
+// True: an unanswered request of this process was withdrawn.
+bool SendCancel(const Sock* sock);
 void SendRelease(const Sock* sock, channel::Reason reason);
 void SendNote(const Sock* sock, channel::Reason reason);
 

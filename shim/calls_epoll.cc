@@ -145,6 +145,8 @@ VSOCKET_INTERPOSE(int, epoll_ctl, int epfd, int op, int fd, struct epoll_event* 
   EpollSet* set = op == EPOLL_CTL_ADD ? MakeSet(epfd) : FindSet(epfd);
   if (set == nullptr) return Real().epoll_ctl(epfd, op, fd, event);
   Holding hold(set->lock);
+  const int on_ring = set->ControlOnRing(op, fd, event);
+  if (on_ring <= 0) return static_cast<int>(ToProgram(on_ring));
   const int result = Real().epoll_ctl(epfd, op, fd, event);
   if (result != 0) return result;
   if (op == EPOLL_CTL_ADD) set->OnAdd(fd, ref, inner != nullptr, *event);

@@ -1,5 +1,6 @@
 #include "shim/epoll_set.h"
 
+#include <cerrno>
 #include <cstring>
 #include <poll.h>
 #include <sys/mman.h>
@@ -44,7 +45,7 @@ std::uint64_t RingChanges() { return ring_changes.load(std::memory_order_acquire
 
 void EpollSet::Reset(int new_epfd) {
   epfd = new_epfd;
-  end_ = hot_count_ = rings_ = nested_ = turn_ = 0;
+  end_ = hot_count_ = rings_ = nested_ = turn_ = free_ = 0;
   regions_count_ = 0;
   seen_attaches_ = 0;
   // Unguessable, so that no program's own data is ever taken for a tag.
@@ -58,13 +59,17 @@ void EpollSet::Free() {
     if (watch.fd >= 0 && watch.armed && watch.ref) AfterSleep(watch.ref);
   }
   // The arrays stay, for the next set in this place: a thread may still be spinning on them.
-  end_ = hot_count_ = rings_ = nested_ = 0;
+  end_ = hot_count_ = rings_ = nested_ = free_ = 0;
   epfd = -1;
 }
 
 std::uint32_t EpollSet::NewWatch() {
-  for (std::uint32_t id = 0; id < end_ && end_ == capacity_; ++id) {
-    if (watches_[id].fd < 0) return id;
+  if (free_ != 0) {
+    for (std::uint32_t id = 0; id < end_; ++id) {
+      if (watches_[id].fd >= 0) continue;
+      --free_;
+      return id;
+    }
   }
   if (end_ == capacity_) {
     const std::uint32_t bigger = capacity_ == 0 ? 64 : capacity_ * 2;
@@ -87,30 +92,67 @@ std::uint32_t EpollSet::NewWatch() {
 void EpollSet::OnAdd(int fd, SockRef ref, bool nested, const struct epoll_event& event) {
   const std::uint32_t id = NewWatch();
   if (id == kNotHot) return;
-  watches_[id] = {fd, ref, event.events, event.data.u64, 0, 0, 0, kNotHot, false, false, true, nested, false};
+  watches_[id] = {fd, ref, event.events, event.data.u64, 0, 0, 0, kNotHot, false, false, true, nested, false, false};
+  SetWatchHint(fd, id);
   if (nested) ++nested_;
   if (ref) ref.sock->watched.store(1, std::memory_order_relaxed);
   seen_attaches_ = 0;
 }
 
-void EpollSet::OnModify(int fd, const struct epoll_event& event) {
+std::uint32_t EpollSet::FindWatch(int fd) const {
+  const std::uint32_t hint = WatchHint(fd);
+  if (hint < end_ && watches_[hint].fd == fd) return hint;
   for (std::uint32_t id = 0; id < end_; ++id) {
-    Watch& watch = watches_[id];
-    if (watch.fd != fd) continue;
-    watch.events = event.events;
-    watch.data = event.data.u64;
-    watch.disabled = false;
-    watch.fresh = true;
-    watch.on_ring = false;  // the program's registration has replaced ours
+    if (watches_[id].fd == fd) return id;
+  }
+  return kNotHot;
+}
+
+int EpollSet::ControlOnRing(int op, int fd, const struct epoll_event* event) {
+  const std::uint32_t id = FindWatch(fd);
+  if (id == kNotHot || !watches_[id].on_ring) return 1;
+  Watch& watch = watches_[id];
+  const bool exclusive = (watch.events & EPOLLEXCLUSIVE) || (event != nullptr && (event->events & EPOLLEXCLUSIVE));
+  if (!IsAttached(watch.ref) || exclusive || (event == nullptr && op != EPOLL_CTL_DEL)) {
+    const bool was_dormant = watch.dormant;
+    if (was_dormant) Drop(id, true);
+    return 1;
+  }
+  if (watch.dormant != (op == EPOLL_CTL_ADD)) return op == EPOLL_CTL_ADD ? -EEXIST : -ENOENT;
+  if (op == EPOLL_CTL_DEL) {
+    watch.dormant = true;
     if (watch.hot_at != kNotHot) Cool(id);
     if (watch.armed) {
       watch.armed = false;
       AfterSleep(watch.ref);
     }
-    seen_attaches_ = 0;
+    return 0;
   }
-  rings_ = 0;
-  for (std::uint32_t id = 0; id < end_; ++id) rings_ += watches_[id].fd >= 0 && watches_[id].on_ring;
+  watch.events = event->events;
+  watch.data = event->data.u64;
+  watch.disabled = watch.dormant = false;
+  watch.fresh = true;
+  if (op == EPOLL_CTL_ADD) watch.sticky |= watch.ref.sock->dead.load(std::memory_order_relaxed) != 0 ? static_cast<std::uint32_t>(EPOLLHUP) : 0u;
+  Heat(id);
+  return 0;
+}
+
+void EpollSet::OnModify(int fd, const struct epoll_event& event) {
+  const std::uint32_t id = FindWatch(fd);
+  if (id == kNotHot) return;
+  Watch& watch = watches_[id];
+  watch.events = event.events;
+  watch.data = event.data.u64;
+  watch.disabled = false;
+  watch.fresh = true;
+  if (watch.on_ring) --rings_;
+  watch.on_ring = false;  // the program's registration has replaced ours
+  if (watch.hot_at != kNotHot) Cool(id);
+  if (watch.armed) {
+    watch.armed = false;
+    AfterSleep(watch.ref);
+  }
+  seen_attaches_ = 0;
 }
 
 void EpollSet::Drop(std::uint32_t id, bool closing) {
@@ -126,12 +168,12 @@ void EpollSet::Drop(std::uint32_t id, bool closing) {
   watch = {};
   watch.fd = -1;
   watch.hot_at = kNotHot;
+  ++free_;
 }
 
 void EpollSet::OnDelete(int fd, bool closing) {
-  for (std::uint32_t id = 0; id < end_; ++id) {
-    if (watches_[id].fd == fd) Drop(id, closing);
-  }
+  const std::uint32_t id = FindWatch(fd);
+  if (id != kNotHot) Drop(id, closing);
 }
 
 void EpollSet::Heat(std::uint32_t id) {
@@ -226,7 +268,7 @@ void EpollSet::Refresh() {
     if (watch.ref.sock->phase.load(std::memory_order_acquire) == Phase::kGranted) ConsiderAttach(watch.ref, watch.fd);
     const bool attached = IsAttached(watch.ref);
     if (attached && !watch.on_ring) ToRing(id);
-    if (!attached && watch.on_ring) ToKernel(id);
+    if (!attached && watch.on_ring) watch.dormant ? Drop(id, true) : ToKernel(id);
   }
 }
 
@@ -311,6 +353,10 @@ int EpollSet::Translate(struct epoll_event* all, int collected, int from_kernel)
     }
     if (id >= end_ || watches_[id].fd < 0 || !watches_[id].on_ring) continue;
     Watch& watch = watches_[id];
+    if (watch.dormant) {
+      watch.sticky |= event.events & kEndEvents;
+      continue;
+    }
     if (!IsAttached(watch.ref)) {
       ToKernel(id);
       continue;

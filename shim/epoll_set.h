@@ -29,6 +29,7 @@ struct Watch {
   bool fresh;               // just added or modified: the next look reports whatever is ready, edge or not
   bool nested;              // an epoll set within this one
   bool armed;               // parked, or prepared for a sleep
+  bool dormant;             // deleted by the program
 };
 inline constexpr std::uint32_t kNotHot = UINT32_MAX;
 
@@ -38,6 +39,9 @@ class EpollSet {
   int epfd = -1;
 
   void OnAdd(int fd, SockRef ref, bool nested, const struct epoll_event& event);
+  // epoll_ctl for a connection on a ring, without the kernel: our registration asks for everything, and one that the program deletes
+  // stays there, dormant, for the next add (programs delete and add for each request). 0 or -errno as epoll_ctl(2); 1: ask the kernel.
+  int ControlOnRing(int op, int fd, const struct epoll_event* event);
   void OnModify(int fd, const struct epoll_event& event);
   void OnDelete(int fd, bool closing);
 
@@ -64,6 +68,7 @@ class EpollSet {
  private:
   friend EpollSet* FindSet(int);
   std::uint32_t NewWatch();
+  [[nodiscard]] std::uint32_t FindWatch(int fd) const;
   void Drop(std::uint32_t id, bool closing);
   void ToRing(std::uint32_t id);
   void ToKernel(std::uint32_t id);
@@ -77,7 +82,7 @@ class EpollSet {
 
   Watch* watches_ = nullptr;
   std::uint32_t* hot_ = nullptr;
-  std::uint32_t capacity_ = 0, end_ = 0, hot_count_ = 0, rings_ = 0, nested_ = 0, turn_ = 0;
+  std::uint32_t capacity_ = 0, end_ = 0, hot_count_ = 0, rings_ = 0, nested_ = 0, turn_ = 0, free_ = 0;
   std::uint64_t tag_ = 0;
   std::uint64_t seen_attaches_ = 0;
   std::uint64_t regions_[32] = {};   // whose wake object is in the kernel's set
@@ -90,8 +95,13 @@ EpollSet* FindSet(int epfd);
 EpollSet* MakeSet(int epfd);
 void DropSet(int epfd);              // closed
 void CopySet(int epfd, int copy);    // dup
+void ForgetSets(unsigned first, unsigned last);  // close_range, both ends included
 // A connection's descriptor is being closed: out of every set.
 void ForgetWatches(int fd, SockRef ref);
+
+// Where a descriptor's watch was last put; a guess that the set verifies.
+std::uint32_t WatchHint(int fd);
+void SetWatchHint(int fd, std::uint32_t id);
 
 // Counted by Attach and by the way back: sets look again when it has moved.
 void NoteRingChange();

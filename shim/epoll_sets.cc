@@ -13,14 +13,17 @@ constexpr int kMaxFds = 1 << 20;
 EpollSet sets[kMaxSets];
 std::atomic<int> sets_end{0};
 std::atomic<std::uint16_t>* by_fd = nullptr;  // index + 1
+std::atomic<std::uint32_t>* hints = nullptr;
 std::atomic<std::int32_t> users[kMaxSets];    // descriptors that name the set
 Lock making;
 
 bool HaveTable() {
   if (by_fd != nullptr) return true;
-  const long at = Sys(SYS_mmap, nullptr, kMaxFds * sizeof(*by_fd), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  const std::size_t size = kMaxFds * (sizeof(*by_fd) + sizeof(*hints));
+  const long at = Sys(SYS_mmap, nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (at < 0 && at > -4096) return false;
-  by_fd = reinterpret_cast<std::atomic<std::uint16_t>*>(at);
+  hints = reinterpret_cast<std::atomic<std::uint32_t>*>(at);
+  by_fd = reinterpret_cast<std::atomic<std::uint16_t>*>(at + static_cast<long>(kMaxFds * sizeof(*hints)));
   return true;
 }
 
@@ -58,12 +61,28 @@ void DropSet(int epfd) {
   set.Free();
 }
 
+void ForgetSets(unsigned first, unsigned last) {
+  const int end = sets_end.load(std::memory_order_acquire);
+  for (int i = 0; i < end; ++i) {
+    const int epfd = sets[i].epfd;
+    if (epfd >= 0 && static_cast<unsigned>(epfd) >= first && static_cast<unsigned>(epfd) <= last) DropSet(epfd);
+  }
+}
+
 void CopySet(int epfd, int copy) {
   if (by_fd == nullptr || static_cast<unsigned>(epfd) >= kMaxFds || static_cast<unsigned>(copy) >= kMaxFds) return;
   const std::uint16_t entry = by_fd[epfd].load(std::memory_order_acquire);
   if (entry == 0) return;
   users[entry - 1].fetch_add(1, std::memory_order_relaxed);
   by_fd[copy].store(entry, std::memory_order_release);
+}
+
+std::uint32_t WatchHint(int fd) {
+  return hints != nullptr && static_cast<unsigned>(fd) < kMaxFds ? hints[fd].load(std::memory_order_relaxed) : 0;
+}
+
+void SetWatchHint(int fd, std::uint32_t id) {
+  if (hints != nullptr && static_cast<unsigned>(fd) < kMaxFds) hints[fd].store(id, std::memory_order_relaxed);
 }
 
 void ForgetWatches(int fd, SockRef ref) {
