@@ -80,6 +80,7 @@ void AppendMatchChain(std::string& out, const std::string& name, const std::stri
 
 // The order of the rules is the argument:
 // - A fresh SYN opens a connection, in either state of conntrack's memory of the same four numbers; it is judged, never waved through.
+// - ICMP errors about a known flow pass (after the SYN rule, so that no helper's expectation opens a connection).
 // - Any other segment of a connection that conntrack knows passes.
 // - A segment that conntrack takes for new belongs to a connection older than the table (or to none, and then no socket takes it). Which
 //   end opened it cannot be seen, so it passes when either may have. That opens nothing: a remote to which this pod may connect anyway is
@@ -89,8 +90,8 @@ void AppendHook(std::string& out, const std::string& hook, const std::string& de
   out += "  chain " + hook + " {\n    type filter hook " + hook + " priority filter; policy accept;\n";
   out += "    " + device + " \"lo\" accept\n";
   out += "    icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert, nd-router-solicit, nd-router-advert } accept\n";
-  out += "    ct state related accept\n";
   out += "    tcp flags & (fin | syn | rst | ack) == syn goto " + hook + "_judge\n";
+  out += "    ct state related accept\n";
   out += "    meta l4proto tcp ct state established accept\n";
   out += "    meta l4proto tcp jump " + hook + "_reply\n";
   out += "    meta l4proto != tcp ct direction reply goto " + hook + "_answer\n";
