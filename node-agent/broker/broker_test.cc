@@ -1,0 +1,308 @@
+// The broker's decisions with the kernel faked: what no real kernel does on demand (sockets that die at a chosen moment, time).
+#include "node-agent/broker/broker.h"
+
+#include <fcntl.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cstring>
+
+namespace vsocket::broker {
+namespace {
+
+using channel::HeaderOf;
+using channel::MessageType;
+using channel::Reason;
+
+constexpr std::uint64_t kSecond = 1'000'000'000;
+
+// What the kernel would say, shared by the two fakes.
+struct FakeKernel {
+  std::vector<TcpSocket> sockets;    // live ones
+  std::uint64_t next_read = 0;       // cookie of the socket that the next descriptor is
+  std::vector<std::uint16_t> listening;
+  std::vector<std::uint64_t> destroyed;
+};
+
+class FakeProbe final : public SocketProbe {
+ public:
+  explicit FakeProbe(FakeKernel& kernel) : kernel_(kernel) {}
+  Result<TcpSocket, ProbeError> Read(int) override {
+    for (const TcpSocket& socket : kernel_.sockets) {
+      if (socket.cookie == kernel_.next_read) return socket;
+    }
+    return Failure(ProbeError::kNotTcp);
+  }
+  bool IsEventFd(int) override { return true; }
+
+ private:
+  FakeKernel& kernel_;
+};
+
+class FakePodSockets final : public PodSockets {
+ public:
+  explicit FakePodSockets(FakeKernel& kernel) : kernel_(kernel) {}
+  std::vector<TcpSocket> Connections() override { return kernel_.sockets; }
+  std::vector<std::uint16_t> ListeningPorts() override { return kernel_.listening; }
+  std::optional<TcpSocket> Find(const Tuple&, std::uint64_t cookie) override {
+    for (const TcpSocket& socket : kernel_.sockets) {
+      if (socket.cookie == cookie) return socket;
+    }
+    return std::nullopt;
+  }
+  bool Listens(const Endpoint& local) override {
+    return std::find(kernel_.listening.begin(), kernel_.listening.end(), local.port) != kernel_.listening.end();
+  }
+  bool Destroy(const Tuple&, std::uint64_t cookie) override {
+    kernel_.destroyed.push_back(cookie);
+    return std::erase_if(kernel_.sockets, [&](const TcpSocket& socket) { return socket.cookie == cookie; }) != 0;
+  }
+
+ private:
+  FakeKernel& kernel_;
+};
+
+class FakeLink final : public ShimLink {
+ public:
+  void Send(std::span<const std::byte> message, std::shared_ptr<const UniqueFd>) override {
+    sent.emplace_back(message.begin(), message.end());
+  }
+  void Close() override { closed = true; }
+  template <typename T>
+  T Last() const {
+    T message{};
+    if (!sent.empty() && sent.back().size() == sizeof message) std::memcpy(&message, sent.back().data(), sizeof message);
+    return message;
+  }
+  std::vector<std::vector<std::byte>> sent;
+  bool closed = false;
+};
+
+class BrokerTest : public ::testing::Test {
+ protected:
+  BrokerTest() : broker_(Options(), std::make_unique<FakeProbe>(kernel_), [this] { return now_; }, 99) {
+    for (const char* uid : {"a", "b"}) {
+      model::LocalPod pod;
+      pod.uid = pod.name = uid;
+      pod.netns_cookie = uid[0];
+      pod.netns_inode = uid[0];
+      pod.ips = {*model::IpAddress::Parse(uid[0] == 'a' ? "10.0.0.1" : "10.0.0.2")};
+      broker_.AddPod(pod, std::make_unique<FakePodSockets>(kernel_));
+    }
+    kernel_.listening = {80};
+  }
+
+  BrokerOptions Options() {
+    BrokerOptions options;
+    options.verdict = [this](const model::Flow& flow) {
+      asked_.push_back(flow);
+      model::Verdict verdict;
+      verdict.allowed = allowed_;
+      return verdict;
+    };
+    return options;
+  }
+
+  SessionId Connect(char pod, FakeLink* link) {
+    Reason refusal{};
+    const SessionId id = broker_.Connect(std::string(1, pod), 1, static_cast<std::uint64_t>(pod), link, &refusal);
+    EXPECT_NE(id, 0U);
+    EXPECT_TRUE(Receive(id, channel::Hello{HeaderOf(MessageType::kHello), channel::kLayoutVersion, 1, {}}));
+    EXPECT_EQ(link->Last<channel::Welcome>().agent_instance, 99U);
+    return id;
+  }
+
+  template <typename T>
+  bool Receive(SessionId session, const T& message, std::size_t fd_count = 0) {
+    std::vector<UniqueFd> fds;
+    for (std::size_t i = 0; i < fd_count; ++i) fds.emplace_back(::open("/dev/null", O_RDONLY | O_CLOEXEC));
+    return broker_.Receive(session, std::as_bytes(std::span(&message, 1)), fds, false);
+  }
+
+  // A connection 10.0.0.1:port -> 10.0.0.2:80; its ends have the cookies port and port + 1.
+  void MakeConnection(std::uint16_t port) {
+    TcpSocket client;
+    client.tuple = {{*model::IpAddress::Parse("10.0.0.1"), port}, {*model::IpAddress::Parse("10.0.0.2"), 80}};
+    client.cookie = port;
+    client.netns_cookie = 'a';
+    client.state = kEstablished;
+    client.inode = 7;
+    TcpSocket server = client;
+    server.tuple = client.tuple.Mirror();
+    server.cookie = port + 1U;
+    server.netns_cookie = 'b';
+    kernel_.sockets.push_back(client);
+    kernel_.sockets.push_back(server);
+  }
+
+  bool Upgrade(SessionId session, std::uint64_t cookie) {
+    kernel_.next_read = cookie;
+    return Receive(session, channel::Upgrade{HeaderOf(MessageType::kUpgrade), cookie}, 1);
+  }
+
+  FakeKernel kernel_;
+  std::uint64_t now_ = 1000 * kSecond;
+  bool allowed_ = true;
+  std::vector<model::Flow> asked_;
+  Broker broker_;
+};
+
+TEST_F(BrokerTest, JudgesFromClientToServerWhoeverAsksFirst) {
+  FakeLink link_a;
+  FakeLink link_b;
+  const SessionId a = Connect('a', &link_a);
+  const SessionId b = Connect('b', &link_b);
+  kernel_.listening = {};
+  MakeConnection(40000);
+  ASSERT_TRUE(Upgrade(b, 40001) && Upgrade(a, 40000));
+  ASSERT_EQ(asked_.size(), 1U);
+  EXPECT_EQ(asked_[0].source.ToString(), "10.0.0.1");
+  EXPECT_EQ(asked_[0].destination_port, 80);
+  EXPECT_EQ(link_b.Last<channel::Grant>().channel.side, 0U);
+  EXPECT_EQ(link_a.Last<channel::Grant>().channel.side, 1U);
+}
+
+TEST_F(BrokerTest, NoTimerWithoutChannels) {
+  FakeLink link_a;
+  FakeLink link_b;
+  const SessionId a = Connect('a', &link_a);
+  const SessionId b = Connect('b', &link_b);
+  MakeConnection(40000);
+  EXPECT_EQ(broker_.NextTick(), 0U);
+  ASSERT_TRUE(Upgrade(a, 40000));
+  EXPECT_EQ(broker_.NextTick(), 0U) << "waiting for the other end costs nothing";
+  ASSERT_TRUE(Upgrade(b, 40001));
+  EXPECT_EQ(broker_.NextTick(), now_ + kSecond);
+  now_ += kSecond;
+  broker_.Tick();
+  EXPECT_EQ(broker_.NextTick(), now_ + kSecond);
+  for (const auto& [session, link] : {std::pair(a, &link_a), std::pair(b, &link_b)}) {
+    const auto grant = link->Last<channel::Grant>();
+    ASSERT_TRUE(Receive(session, channel::Release{HeaderOf(MessageType::kRelease), grant.cookie, grant.channel, 0, {}}));
+  }
+  now_ += kSecond;
+  broker_.Tick();
+  EXPECT_EQ(broker_.NextTick(), 0U);
+}
+
+TEST_F(BrokerTest, OrphanedSocketIsWatchedUntilTheKernelForgetsIt) {
+  FakeLink link_a;
+  FakeLink link_b;
+  const SessionId a = Connect('a', &link_a);
+  const SessionId b = Connect('b', &link_b);
+  MakeConnection(40000);
+  ASSERT_TRUE(Upgrade(a, 40000) && Upgrade(b, 40001));
+  broker_.Disconnected(a);
+  const auto grant = link_b.Last<channel::Grant>();
+  ASSERT_TRUE(Receive(b, channel::Release{HeaderOf(MessageType::kRelease), grant.cookie, grant.channel, 0, {}}));
+  EXPECT_EQ(broker_.Stats().channels, 1U) << "a process still holds the socket";
+  for (int i = 0; i < 3; ++i) {
+    now_ = broker_.NextTick();
+    broker_.Tick();
+    EXPECT_EQ(broker_.Stats().channels, 1U);
+  }
+  EXPECT_EQ(broker_.NextTick(), now_ + kSecond);
+  kernel_.sockets[0].inode = 0;  // only the kernel's own buffers are left of it
+  now_ = broker_.NextTick();
+  broker_.Tick();
+  EXPECT_EQ(broker_.Stats().channels, 0U);
+  EXPECT_EQ(broker_.Stats().regions, 0U);
+  EXPECT_EQ(broker_.NextTick(), 0U);
+}
+
+TEST_F(BrokerTest, OneSocketAskedForByTwoProcesses) {
+  FakeLink link_a;
+  FakeLink link_fork;
+  const SessionId a = Connect('a', &link_a);
+  const SessionId fork = Connect('a', &link_fork);
+  MakeConnection(40000);
+  ASSERT_TRUE(Upgrade(a, 40000) && Upgrade(fork, 40000));
+  EXPECT_EQ(link_fork.Last<channel::Deny>().reason, static_cast<std::uint16_t>(Reason::kSharedAcrossFork));
+}
+
+TEST_F(BrokerTest, AskingAgainGivesTheOldSlotBack) {
+  FakeLink link_a;
+  FakeLink link_b;
+  const SessionId a = Connect('a', &link_a);
+  const SessionId b = Connect('b', &link_b);
+  MakeConnection(40000);
+  ASSERT_TRUE(Upgrade(a, 40000) && Upgrade(b, 40001));
+  const auto first = link_a.Last<channel::Grant>();
+  ASSERT_TRUE(Upgrade(a, 40000));
+  EXPECT_EQ(broker_.Stats().channels, 1U) << "b has not let go";
+  ASSERT_TRUE(Upgrade(b, 40001));
+  EXPECT_EQ(broker_.Stats().channels, 1U);
+  EXPECT_NE(link_a.Last<channel::Grant>().channel.epoch, first.channel.epoch);
+}
+
+TEST_F(BrokerTest, ReleaseMustNameTheChannelExactly) {
+  FakeLink link_a;
+  FakeLink link_b;
+  const SessionId a = Connect('a', &link_a);
+  const SessionId b = Connect('b', &link_b);
+  MakeConnection(40000);
+  ASSERT_TRUE(Upgrade(a, 40000) && Upgrade(b, 40001));
+  const auto mine = link_a.Last<channel::Grant>();
+  const auto theirs = link_b.Last<channel::Grant>();
+  auto stale = mine.channel;
+  stale.epoch ^= 1;
+  ASSERT_TRUE(Receive(a, channel::Release{HeaderOf(MessageType::kRelease), mine.cookie, stale, 0, {}}));
+  ASSERT_TRUE(Receive(a, channel::Release{HeaderOf(MessageType::kRelease), theirs.cookie, theirs.channel, 0, {}})) << "b's end";
+  ASSERT_TRUE(Receive(b, channel::Release{HeaderOf(MessageType::kRelease), theirs.cookie, theirs.channel, 0, {}}));
+  EXPECT_EQ(broker_.Stats().channels, 1U) << "a's end is held";
+}
+
+TEST_F(BrokerTest, PolicyCutsChannelsAndPlainConnections) {
+  FakeLink link_a;
+  FakeLink link_b;
+  const SessionId a = Connect('a', &link_a);
+  const SessionId b = Connect('b', &link_b);
+  MakeConnection(40000);
+  MakeConnection(50000);
+  ASSERT_TRUE(Upgrade(a, 40000) && Upgrade(b, 40001));
+  EXPECT_EQ(broker_.Reevaluate(), 0U);
+  EXPECT_TRUE(kernel_.destroyed.empty());
+  allowed_ = false;
+  EXPECT_GE(broker_.Reevaluate(), 2U);
+  EXPECT_TRUE(kernel_.sockets.empty());
+  EXPECT_EQ(broker_.Stats().revocations, 1U);
+}
+
+TEST_F(BrokerTest, AnotherPodsProcessIsRefused) {
+  FakeLink link;
+  Reason refusal{};
+  EXPECT_EQ(broker_.Connect("a", 1, 'b', &link, &refusal), 0U);
+  EXPECT_EQ(refusal, Reason::kUnknownPod);
+  EXPECT_EQ(broker_.Connect("nobody", 1, 'a', &link, &refusal), 0U);
+  EXPECT_EQ(broker_.Connect("a", 1, 0, &link, &refusal), 0U) << "a process that cannot be seen";
+}
+
+TEST_F(BrokerTest, HelloComesFirstAndOnce) {
+  FakeLink link;
+  Reason refusal{};
+  const SessionId id = broker_.Connect("a", 1, 'a', &link, &refusal);
+  EXPECT_FALSE(Receive(id, channel::Cancel{HeaderOf(MessageType::kCancel), 1}));
+  FakeLink other;
+  const SessionId greeted = Connect('a', &other);
+  EXPECT_FALSE(Receive(greeted, channel::Hello{HeaderOf(MessageType::kHello), channel::kLayoutVersion, 1, {}}));
+}
+
+TEST_F(BrokerTest, RemovedPodTakesItsShimsAlong) {
+  FakeLink link_a;
+  FakeLink link_b;
+  const SessionId a = Connect('a', &link_a);
+  const SessionId b = Connect('b', &link_b);
+  MakeConnection(40000);
+  ASSERT_TRUE(Upgrade(a, 40000) && Upgrade(b, 40001));
+  broker_.RemovePod("a", "test");
+  EXPECT_TRUE(link_a.closed);
+  EXPECT_FALSE(link_b.closed);
+  EXPECT_FALSE(Receive(a, channel::Cancel{HeaderOf(MessageType::kCancel), 1}));
+  EXPECT_EQ(broker_.LoadOf("a").channels, 0U);
+  EXPECT_EQ(broker_.Stats().channels, 1U) << "b has it mapped";
+  broker_.Disconnected(b);
+  EXPECT_EQ(broker_.Stats().channels, 0U);
+}
+
+}  // namespace
+}  // namespace vsocket::broker
