@@ -6,6 +6,8 @@
 
 #include <cerrno>
 #include <cstring>
+#include <filesystem>
+#include <system_error>
 #include <utility>
 
 namespace vsocket::kube {
@@ -16,13 +18,11 @@ constexpr std::uint32_t kDirectoryEvents =
     IN_CLOSE_WRITE | IN_MOVED_TO | IN_MOVED_FROM | IN_DELETE | IN_CREATE | IN_DELETE_SELF | IN_MOVE_SELF | IN_ONLYDIR;
 constexpr std::uint32_t kAncestorEvents = IN_CREATE | IN_MOVED_TO | IN_MOVED_FROM | IN_DELETE | IN_DELETE_SELF | IN_MOVE_SELF | IN_ONLYDIR;
 
-std::string ParentOf(const std::string& path) {
-  const auto slash = path.find_last_of('/');
-  if (slash == std::string::npos) return ".";
-  return slash == 0 ? "/" : path.substr(0, slash);
-}
-
-std::string WithoutTrailingSlashes(std::string path) {
+// Absolute and without "." or a slash at the end, so that each step of it has a name.
+std::string Normal(const std::string& directory) {
+  std::error_code error;
+  std::string path = std::filesystem::absolute(directory, error).lexically_normal().string();
+  if (error || path.empty()) path = directory;
   while (path.size() > 1 && path.back() == '/') path.pop_back();
   return path;
 }
@@ -38,10 +38,10 @@ bool IsLink(const std::string& path) {
 Result<DirWatch, std::string> DirWatch::Make(std::string directory) {
   UniqueFd fd(::inotify_init1(IN_CLOEXEC | IN_NONBLOCK));
   if (!fd.Valid()) return Failure<std::string>(std::string("inotify_init1: ") + std::strerror(errno));
-  DirWatch watch(WithoutTrailingSlashes(std::move(directory)), std::move(fd));
+  DirWatch watch(Normal(directory), std::move(fd));
   watch.Arm();
-  if (watch.directory_watch_ < 0 && watch.ancestor_watch_ < 0) {
-    return Failure<std::string>("neither " + watch.directory_ + " nor a directory above it can be watched: " + std::strerror(errno));
+  if (watch.directory_watch_ < 0 && watch.ancestor_watches_.empty()) {
+    return Failure<std::string>("neither " + directory + " nor a directory above it can be watched: " + std::strerror(errno));
   }
   return watch;
 }
@@ -49,16 +49,20 @@ Result<DirWatch, std::string> DirWatch::Make(std::string directory) {
 DirWatch::DirWatch(std::string directory, UniqueFd fd) : directory_(std::move(directory)), fd_(std::move(fd)) {}
 
 void DirWatch::Arm() {
-  // The ancestor first: whatever appears after its watch is in place is told, so the directory's own attempt below cannot miss it.
-  int ancestor = -1;
-  for (std::string path = directory_; ancestor < 0 && path != "/" && path != ".";) {
-    path = ParentOf(path);
-    ancestor = ::inotify_add_watch(fd_.Get(), path.c_str(), kAncestorEvents | IN_MASK_CREATE);
-    if (ancestor >= 0 || errno != EEXIST) continue;
-    ancestor = ::inotify_add_watch(fd_.Get(), path.c_str(), kAncestorEvents | IN_MASK_ADD);  // watched already
+  // From the root down, and the directory last: whatever appears after its parent's watch is in place is told, so no step can be missed.
+  std::map<int, std::string> ancestors;
+  for (std::size_t slash = 0; directory_.size() > 1 && slash != std::string::npos;) {
+    const std::size_t next = directory_.find('/', slash + 1);
+    const std::string above = slash == 0 ? "/" : directory_.substr(0, slash);
+    const int watch = ::inotify_add_watch(fd_.Get(), above.c_str(), kAncestorEvents);
+    if (watch >= 0) ancestors[watch] = directory_.substr(slash + 1, next - slash - 1);
+    if (watch < 0 && errno == ENOENT) break;  // nothing below it either
+    slash = next;
   }
-  if (ancestor_watch_ >= 0 && ancestor_watch_ != ancestor) ::inotify_rm_watch(fd_.Get(), ancestor_watch_);
-  ancestor_watch_ = ancestor;
+  for (const auto& [watch, name] : ancestor_watches_) {
+    if (!ancestors.contains(watch)) ::inotify_rm_watch(fd_.Get(), watch);
+  }
+  ancestor_watches_ = std::move(ancestors);
 
   // The same inode keeps its watch descriptor; a new one gets another.
   const int directory = ::inotify_add_watch(fd_.Get(), directory_.c_str(), kDirectoryEvents);
@@ -71,10 +75,11 @@ void DirWatch::Note(std::uint32_t mask, const std::string& name, int watch, Chan
     changes.everything = rearm = true;
     return;
   }
-  if (watch == ancestor_watch_) {
-    // Anything may be a step of our path; looking is cheap and these directories are quiet or few.
-    rearm = true;
-    if (watch != directory_watch_) return;
+  if (const auto above = ancestor_watches_.find(watch); above != ancestor_watches_.end()) {
+    const bool gone = (mask & (IN_DELETE_SELF | IN_MOVE_SELF | IN_IGNORED | IN_UNMOUNT)) != 0;
+    rearm = rearm || gone || name == above->second;
+    if ((mask & IN_IGNORED) != 0) ancestor_watches_.erase(above);
+    return;
   }
   if (watch != directory_watch_) return;  // left over from a watch that is gone
   if ((mask & (IN_DELETE_SELF | IN_MOVE_SELF | IN_IGNORED | IN_UNMOUNT)) != 0) {
@@ -102,7 +107,6 @@ void DirWatch::Drain(Changes& changes) {
       inotify_event event;
       std::memcpy(&event, buffer + at, sizeof(event));
       const std::string name = event.len > 0 ? std::string(buffer + at + sizeof(event)) : std::string();
-      if ((event.mask & IN_IGNORED) != 0 && event.wd == ancestor_watch_) ancestor_watch_ = -1;
       Note(event.mask, name, event.wd, changes, rearm);
       if ((event.mask & IN_IGNORED) != 0 && event.wd == directory_watch_) directory_watch_ = -1;
       at += static_cast<ssize_t>(sizeof(event) + event.len);

@@ -1,12 +1,13 @@
 // inotify(7) over one directory that may be absent, removed, renamed away or replaced by a symlink swap, at any moment.
 //
-// Two watches: one on the directory itself, one on the nearest ancestor of its path that exists, which tells when the directory (or the next
-// step towards it) comes or goes.
+// One watch on the directory itself and one on each existing directory above it, which tells when the next step of the path comes or goes.
+// (A symlink in the path is watched where it is, not where it leads.)
 //
 // Thread safety: none.
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <set>
 #include <string>
 
@@ -17,7 +18,7 @@ namespace vsocket::kube {
 
 class DirWatch {
  public:
-  // An absolute or relative path; it need not exist.
+  // An absolute or relative path; it need not exist. Fails when nothing of the path can be watched.
   static Result<DirWatch, std::string> Make(std::string directory);
 
   // Readable when there is something to Drain.
@@ -33,14 +34,14 @@ class DirWatch {
 
  private:
   DirWatch(std::string directory, UniqueFd fd);
-  // Puts both watches where they belong now. Idempotent.
+  // Puts all watches where they belong now. Idempotent.
   void Arm();
   void Note(std::uint32_t mask, const std::string& name, int watch, Changes& changes, bool& rearm);
 
   std::string directory_;
   UniqueFd fd_;
   int directory_watch_ = -1;
-  int ancestor_watch_ = -1;
+  std::map<int, std::string> ancestor_watches_;  // descriptor -> the name in it that is the next step of the path
 };
 
 }  // namespace vsocket::kube
