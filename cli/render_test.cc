@@ -47,8 +47,8 @@ TEST(RenderConnections, StatesBytesAndReasons) {
   EXPECT_EQ(list[0]["reason"], 5);
   EXPECT_EQ(list[0]["reason_text"], "a NetworkPolicy does not allow this connection");
   EXPECT_EQ(list[1]["state"], "ring");
-  EXPECT_EQ(list[1]["ring"]["sent"], 5 << 20);
-  EXPECT_EQ(list[1]["remote"]["pod"], "default/client");
+  EXPECT_EQ(list[1]["ring_sent"], 5 << 20);
+  EXPECT_EQ(list[1]["remote_pod"], "default/client");
   EXPECT_EQ(list[1]["cookie"], 18446744073709551615U);
 }
 
