@@ -18,4 +18,8 @@ void BeforePassing(const struct msghdr* message);
 // so it is right in a vfork child too.
 void BeforeExec();
 
+// Lets go of regions whose connections a vfork child brought down: the memory is this process's, the descriptors it would have closed there
+// were the child's. Cheap when there are none.
+void SettleRegions();
+
 }  // namespace vsocket::shim

@@ -1,0 +1,101 @@
+#include "shim/process.h"
+
+#include <sys/mman.h>
+#include <sys/socket.h>
+
+#include "shim/sock.h"
+#include "shim/start.h"
+#include "shim/stats.h"
+#include "shim/stream.h"
+#include "shim/sys.h"
+
+namespace vsocket::shim {
+namespace {
+
+struct Owner {
+  std::atomic<long> pid;  // 0: a copy that a fork made, not claimed yet
+};
+
+Owner unwiped;                       // where the kernel has no MADV_WIPEONFORK (before 4.14): forks announce themselves
+std::atomic<Owner*> owner{nullptr};
+std::atomic<bool> ended{false};
+std::atomic<int> announced{0};       // forks under way that have shared the connections
+
+Owner* MakeOwner() {
+  const long page = Sys(SYS_mmap, nullptr, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (page < 0 && page > -4096) return &unwiped;
+  if (Sys(SYS_madvise, page, 4096, MADV_WIPEONFORK) == 0) return reinterpret_cast<Owner*>(page);
+  Sys(SYS_munmap, page, 4096);
+  return &unwiped;
+}
+
+Owner* TheOwner() {
+  Owner* known = owner.load(std::memory_order_acquire);
+  if (known != nullptr) return known;
+  Owner* made = MakeOwner();
+  made->pid.store(Sys(SYS_getpid), std::memory_order_relaxed);
+  if (owner.compare_exchange_strong(known, made, std::memory_order_acq_rel)) return made;
+  if (made != &unwiped) Sys(SYS_munmap, made, 4096);
+  return known;
+}
+
+void Claim() {
+  TheOwner()->pid.store(Sys(SYS_getpid), std::memory_order_relaxed);
+  ended.store(false, std::memory_order_relaxed);
+  announced.store(0, std::memory_order_relaxed);
+  AfterForkInChild();
+}
+
+void TakeLastFrames(int fd, SockRef ref, void* context) {
+  if (ref.sock->phase.load(std::memory_order_acquire) != Phase::kAttached || ref.sock->processes.load(std::memory_order_relaxed) > 1) return;
+  (void)Look(ref, fd, true);
+  const bool exits = *static_cast<Ending*>(context) == Ending::kExit;
+  if (!exits || ref.sock->shut_rd.load(std::memory_order_relaxed) || UnreadOnRing(ref) == 0) return;
+  const struct linger reset = {1, 0};
+  Sys(SYS_setsockopt, fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
+}
+
+__attribute__((constructor)) void NoteProcess() { (void)TheOwner(); }
+__attribute__((destructor)) void OnExit() { BeforeEnd(Ending::kExit); }
+
+}  // namespace
+
+bool InVforkChild() {
+  const long known = TheOwner()->pid.load(std::memory_order_relaxed);
+  if (known == Sys(SYS_getpid)) return false;
+  if (known != 0) return true;
+  if (announced.load(std::memory_order_relaxed) == 0) ShareAllForFork();  // late: whoever forked us could not
+  Claim();
+  return false;
+}
+
+void BeforeFork() {
+  announced.fetch_add(1, std::memory_order_relaxed);
+  ShareAllForFork();
+}
+
+void AfterFork(long result) {
+  if (result == 0) {
+    if (announced.load(std::memory_order_relaxed) != 0) Claim();  // else a handler of pthread_atfork came here first
+    return;
+  }
+  announced.fetch_sub(1, std::memory_order_relaxed);
+  if (result < 0) UnshareAfterFailedFork();
+}
+
+void TakeOver() { Claim(); }
+
+void BeforeEnd(Ending ending) {
+  if (InVforkChild() || ended.exchange(true, std::memory_order_acq_rel)) return;
+  ForEachSock(TakeLastFrames, &ending);
+  UnshareAfterFailedFork();  // the opposite of gaining a holder, whatever the occasion
+  WriteStats();
+}
+
+void AfterFailedExec() {
+  if (InVforkChild() || !ended.exchange(false, std::memory_order_acq_rel)) return;
+  ShareAllForFork();
+  ResetStatsForChild();
+}
+
+}  // namespace vsocket::shim
