@@ -145,6 +145,15 @@ void AddToHeld(std::uint32_t delta) {
 }
 }  // namespace
 
+void ForEachHeld(void (*visit)(const Sock* sock)) {
+  if (arena == nullptr) return;
+  std::uint32_t end = arena->next_unused.load(std::memory_order_relaxed);
+  if (end > kMaxSocks) end = kMaxSocks;
+  for (std::uint32_t index = 1; index < end; ++index) {
+    if (local_fds[index].load(std::memory_order_relaxed) != 0) visit(&socks[index]);
+  }
+}
+
 void ShareAllForFork() { AddToHeld(1); }
 void UnshareAfterFailedFork() { AddToHeld(static_cast<std::uint32_t>(-1)); }
 

@@ -68,6 +68,7 @@ struct alignas(64) Sock {
   std::atomic<std::uint32_t> sleepers{0};    // waits in progress on this socket, in all processes
   std::atomic<std::uint8_t> watched{0};      // has been in an epoll set
   std::atomic<std::uint8_t> nodelay{0};      // the program's own TCP_NODELAY while we need it on
+  std::atomic<std::uint8_t> cork{0};         // the program's own TCP_CORK while we need it off
   std::uint64_t cookie = 0;                  // SO_COOKIE; 0: not read yet
   std::uint64_t region_id = 0;
   std::uint64_t ask_after = 0;               // bytes; grows with each refusal
@@ -116,6 +117,9 @@ void UnshareAfterFailedFork();
 // Calls visit(fd, SockRef) for each tracked fd of this process.
 using SockVisitor = void (*)(int fd, SockRef ref, void* context);
 void ForEachSock(SockVisitor visit, void* context);
+
+// Calls visit(sock) once for each connection of this process, however many fds it has.
+void ForEachHeld(void (*visit)(const Sock* sock));
 
 // Arena index of a Sock, for keys; and back (null when out of range).
 std::uint32_t IndexOf(const Sock* sock);

@@ -22,7 +22,22 @@ std::atomic<bool> written{false};
 
 void Add(std::atomic<std::uint64_t>& counter, std::uint64_t amount) { counter.fetch_add(amount, std::memory_order_relaxed); }
 
-void AddLive(int, SockRef ref, void*) { CountSock(ref.sock); }
+// Wraps below zero for `sign` -1: what is added later brings it back.
+void Count(const Sock* sock, std::uint64_t sign) {
+  const Phase phase = sock->phase.load(std::memory_order_relaxed);
+  if (phase < Phase::kPlain) return;
+  const bool attached = phase == Phase::kAttached;
+  const std::uint64_t sent = attached ? sock->out.pos : sock->plain_tx.load(std::memory_order_relaxed);
+  const std::uint64_t received = attached ? sock->in.pos : sock->plain_rx.load(std::memory_order_relaxed);
+  Add(totals.ring_tx, sign * sock->ring_tx);
+  Add(totals.ring_rx, sign * sock->ring_rx);
+  Add(totals.tcp_tx, sign * (sent - sock->ring_tx));
+  Add(totals.tcp_rx, sign * (received - sock->ring_rx));
+  const std::uint16_t reason = sock->pinned.load(std::memory_order_relaxed);
+  if (reason != 0 && reason < kReasons) Add(totals.reasons[reason], sign);
+}
+
+void TakeBack(const Sock* sock) { Count(sock, std::uint64_t{0} - 1); }
 
 }  // namespace
 
@@ -31,23 +46,11 @@ void CountUp() { Add(totals.ups, 1); }
 void CountDown() { Add(totals.downs, 1); }
 void CountUpgraded() { Add(totals.upgraded, 1); }
 
-void CountSock(const Sock* sock) {
-  const Phase phase = sock->phase.load(std::memory_order_relaxed);
-  if (phase < Phase::kPlain) return;
-  const bool attached = phase == Phase::kAttached;
-  const std::uint64_t sent = attached ? sock->out.pos : sock->plain_tx.load(std::memory_order_relaxed);
-  const std::uint64_t received = attached ? sock->in.pos : sock->plain_rx.load(std::memory_order_relaxed);
-  Add(totals.ring_tx, sock->ring_tx);
-  Add(totals.ring_rx, sock->ring_rx);
-  Add(totals.tcp_tx, sent - sock->ring_tx);
-  Add(totals.tcp_rx, received - sock->ring_rx);
-  const std::uint16_t reason = sock->pinned.load(std::memory_order_relaxed);
-  if (reason != 0 && reason < kReasons) Add(totals.reasons[reason], 1);
-}
+void CountSock(const Sock* sock) { Count(sock, 1); }
 
 void WriteStats() {
   if (GetConfig().stats_path[0] == '\0' || written.exchange(true)) return;
-  ForEachSock(AddLive, nullptr);
+  ForEachHeld(CountSock);
   char comm[16] = {};
   Sys(SYS_prctl, PR_GET_NAME, comm);
   Line<1024> line;
@@ -70,12 +73,13 @@ void WriteStats() {
 }
 
 void ResetStatsForChild() {
-  // The child's own: what the parent moved is the parent's to report.
+  // What moved until now is the parent's to report, or has been written.
   for (auto* counter : {&totals.connections, &totals.upgraded, &totals.ups, &totals.downs, &totals.ring_tx, &totals.ring_rx, &totals.tcp_tx,
                         &totals.tcp_rx}) {
     counter->store(0, std::memory_order_relaxed);
   }
   for (auto& reason : totals.reasons) reason.store(0, std::memory_order_relaxed);
+  ForEachHeld(TakeBack);
   written.store(false, std::memory_order_relaxed);
 }
 

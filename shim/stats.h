@@ -14,6 +14,7 @@ void CountUpgraded();
 void CountSock(const Sock* sock);
 // Once; later calls do nothing.
 void WriteStats();
+// From here on only what is new counts: in a forked child, and after an exec that failed (its statistics were written).
 void ResetStatsForChild();
 
 }  // namespace vsocket::shim
