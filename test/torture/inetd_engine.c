@@ -1,0 +1,88 @@
+// A connection becomes stdin and stdout of another program, as inetd, sshd or a CGI server do it; the program echoes.
+#include <errno.h>
+#include <signal.h>
+#include <spawn.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "test/torture/engines.h"
+
+extern char** environ;
+
+int EchoMain(void) {
+  static char buffer[65536];
+  for (;;) {
+    const ssize_t n = read(STDIN_FILENO, buffer, sizeof buffer);
+    if (n == 0) return 0;
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return 3;
+    for (ssize_t at = 0; at < n;) {
+      const ssize_t written = write(STDOUT_FILENO, buffer + at, (size_t)(n - at));
+      if (written < 0 && errno == EINTR) continue;
+      if (written <= 0) return 4;
+      at += written;
+    }
+  }
+}
+
+// Echoes the first bytes here, so that the socket has a history when it changes hands.
+static void EchoSome(struct End* end, uint64_t n) {
+  while (n > 0) {
+    EndActivity(end, false, kReceiving);
+    const long got = RecvSome(end, n);
+    if (got == kIoEof) Fail("end of stream where bytes are missing; %s", EndDescribe(end).text);
+    if (got <= 0) continue;
+    n -= (uint64_t)got;
+    EndActivity(end, false, kSending);
+    SendAll(end, (uint64_t)got);
+  }
+}
+
+void RunInetd(struct End* end) {
+  EchoSome(end, end->plan->echo_before_exec);
+  const struct Options* options = end->lane->options;
+  char* const self[] = {(char*)"/proc/self/exe", (char*)"--echo", NULL};
+  char* const cat[] = {(char*)"/bin/cat", NULL};
+  char* const fixed[] = {(char*)options->static_echo, NULL};
+  char* const* command = self;
+  switch (RandomBelow(&end->random_rx, 3)) {
+    case 0: command = cat; break;
+    case 1:
+      if (options->static_echo != NULL) command = fixed;
+      break;
+    default: break;
+  }
+  Count(&end->lane->share->execs, 1);
+  pid_t child;
+#ifdef __GLIBC__  // musl has no way to close the other lanes' sockets in a spawned child
+  const bool spawn = RandomChance(&end->random_rx, 30);
+  if (spawn) {
+    posix_spawn_file_actions_t actions;
+    posix_spawn_file_actions_init(&actions);
+    posix_spawn_file_actions_adddup2(&actions, end->fd, STDIN_FILENO);
+    posix_spawn_file_actions_adddup2(&actions, end->fd, STDOUT_FILENO);
+    posix_spawn_file_actions_addclosefrom_np(&actions, 3);
+    const int error = posix_spawn(&child, command[0], &actions, NULL, command, environ);
+    if (error != 0) Fail("posix_spawn %s: %s", command[0], strerror(error));
+    posix_spawn_file_actions_destroy(&actions);
+  }
+#else
+  const bool spawn = false;
+#endif
+  if (!spawn) {
+    child = ForkChild(end);
+    if (child == 0) {
+      dup2(end->fd, STDIN_FILENO);
+      dup2(end->fd, STDOUT_FILENO);
+      close(end->fd);
+      execv(command[0], command);
+      Fail("execv %s: %s", command[0], strerror(errno));
+    }
+  }
+  close(end->fd);
+  end->fd = end->fd_tx = -1;
+  AwaitChild(end, child);
+  EndClose(end);
+}
