@@ -43,7 +43,6 @@ class FakePodSockets final : public PodSockets {
  public:
   explicit FakePodSockets(FakeKernel& kernel) : kernel_(kernel) {}
   std::vector<TcpSocket> Connections() override { return kernel_.sockets; }
-  std::vector<std::uint16_t> ListeningPorts() override { return kernel_.listening; }
   std::optional<TcpSocket> Find(const Tuple&, std::uint64_t cookie) override {
     for (const TcpSocket& socket : kernel_.sockets) {
       if (socket.cookie == cookie) return socket;

@@ -32,8 +32,6 @@ class PodSockets {
   virtual ~PodSockets() = default;
   // Every connected TCP socket that is not on its way out (IsLive), of IPv4 and IPv6. Empty when the kernel fails the request.
   virtual std::vector<TcpSocket> Connections() = 0;
-  // Ports on which something listens, of any address.
-  virtual std::vector<std::uint16_t> ListeningPorts() = 0;
   // The socket with exactly this tuple and cookie; nullopt when there is none (any more).
   virtual std::optional<TcpSocket> Find(const Tuple& tuple, std::uint64_t cookie) = 0;
   virtual bool Listens(const Endpoint& local) = 0;

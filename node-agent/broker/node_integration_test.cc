@@ -81,11 +81,11 @@ class NodeTest : public ::testing::Test {
 
   testing::TempDir dir_;
   NodeOptions options_;
-  std::unique_ptr<Node> node_;
   std::atomic<bool> allowed_{true};
   std::mutex mutex_;
   model::Flow asked_;
   std::vector<Event> events_;
+  std::unique_ptr<Node> node_;  // last: its thread uses what is above until it has gone
 };
 
 // A granted connection between two shims.

@@ -95,14 +95,6 @@ class NetlinkPodSockets final : public PodSockets {
     return sockets;
   }
 
-  std::vector<std::uint16_t> ListeningPorts() override {
-    std::vector<std::uint16_t> ports;
-    Dump(Bit(kListen), [&](const TcpSocket& socket) { ports.push_back(socket.tuple.local.port); });
-    std::sort(ports.begin(), ports.end());
-    ports.erase(std::unique(ports.begin(), ports.end()), ports.end());
-    return ports;
-  }
-
   std::optional<TcpSocket> Find(const Tuple& tuple, std::uint64_t cookie) override {
     Request request = MakeRequest(SOCK_DIAG_BY_FAMILY, 0, FamilyOf(tuple));
     PutId(tuple, cookie, &request.body.id);
