@@ -260,6 +260,23 @@ TEST_F(NftRootTest, EgressAllowsRefusesAtOnceAndLetsAnswersIn) {
   EXPECT_FALSE(Receives(unasked.Get(), kSilenceMs));
 }
 
+// Without ICMP errors a closed port is a silence, and a too small MTU a connection that hangs.
+TEST_F(NftRootTest, ErrorsAboutAllowedFlowsComeIn) {
+  AllowList list;
+  list.ingress.isolated = list.egress.isolated = true;
+  list.egress.entries = {{{Ip("10.77.0.11"), Ip("10.77.0.11")}, Protocol::kUdp, 53, 53}};
+  Enforce(list);
+  const UniqueFd client = Socket(kServer, "10.77.0.10", SOCK_DGRAM, 5001);
+  socklen_t size = 0;
+  const sockaddr_storage closed = Sockaddr("10.77.0.11", 53, &size);
+  ASSERT_EQ(::connect(client.Get(), reinterpret_cast<const sockaddr*>(&closed), size), 0);
+  ASSERT_EQ(::send(client.Get(), "ping", 4, 0), 4);
+  ASSERT_TRUE(Readable(client.Get(), kPatienceMs));
+  char buffer[16];
+  EXPECT_EQ(::recv(client.Get(), buffer, sizeof(buffer), MSG_DONTWAIT), -1);
+  EXPECT_EQ(errno, ECONNREFUSED);
+}
+
 TEST_F(NftRootTest, ManyElementsOfEveryKindAreAccepted) {
   AllowList list = FriendOnly();
   list.egress.isolated = true;
