@@ -30,6 +30,7 @@ struct End {
   bool nonblocking;  // O_NONBLOCK is set
   bool always_dontwait;  // blocking, but every call says MSG_DONTWAIT
   bool receive_timeout, send_timeout;
+  bool no_waitall;       // the peer may be waiting for an answer to less
   bool write_closed;
   bool short_receive;    // the last receive returned less than it asked for
   uint64_t tx, tx_goal, rx, rx_goal;

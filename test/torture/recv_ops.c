@@ -170,7 +170,7 @@ long RecvSome(struct End* end, uint64_t limit) {
   const size_t size = IoSize(random, beyond ? kMaxIo : limit, kMaxIo);
   const bool has_flags = (1ULL << op & (flagged | 1ULL << kPeek | 1ULL << kDiscard)) != 0;
   const bool dontwait = has_flags && (end->always_dontwait || (StyleAllowed(styles, kGroupExtra, kDontwait) && RandomChance(random, 10)));
-  const bool waitall = (op == kRecv || op == kRecvmsg || op == kRecvfrom) && !beyond && StyleAllowed(styles, kGroupExtra, kWaitall) &&
+  const bool waitall = (op == kRecv || op == kRecvmsg || op == kRecvfrom) && !beyond && !end->no_waitall && StyleAllowed(styles, kGroupExtra, kWaitall) &&
                        RandomChance(random, 20);
   const int flags = (dontwait ? MSG_DONTWAIT : 0) | (waitall ? MSG_WAITALL : 0);
   Count(&share->receives[op], 1);

@@ -194,7 +194,8 @@ void WaiterWait(struct Waiter* waiter, const short want[kMaxBatch], short got[kM
   if (waiter->epoll >= 0) n = WaitEpoll(waiter, want, got, timeout, mask);
   else if (waiter->kind == kSelect || waiter->kind == kPselect) n = WaitSelect(waiter, want, got, timeout, mask);
   else n = WaitPoll(waiter, want, got, timeout, mask);
-  if (n < 0 && !(errno == EINTR && waiter->lane->signals)) Fail("%s: %s", StyleName(kGroupWait, waiter->kind), strerror(errno));
+  // epoll_wait is ended even by a signal without a handler (see EndError).
+  if (n < 0 && !(errno == EINTR && (waiter->lane->signals || waiter->epoll >= 0))) Fail("%s: %s", StyleName(kGroupWait, waiter->kind), strerror(errno));
   // A nested epoll may find nothing any more where its outer one saw something; else an unlimited wait must not end empty.
   if (n == 0 && timeout < 0 && waiter->kind != kEpollNested && waiter->kind != kEpollPolled) {
     Fail("%s: an unlimited wait returned 0", StyleName(kGroupWait, waiter->kind));
