@@ -9,12 +9,13 @@ from procs import Failure, Process, run, wait_until
 class Agent:
     """One node's agent. Its state folder outlives it, so that a restarted agent finds what a killed one left."""
 
-    def __init__(self, build, work, prefix=()):
+    def __init__(self, build, work, prefix=(), flags=()):
         self.program = os.path.join(build, "bin", "vsocket-agent")
         self.ctl_program = os.path.join(build, "bin", "vsocketctl")
         self.library = os.path.join(build, "lib", "libvsocket.so")
         self.work = work
         self.prefix = list(prefix)
+        self.flags = list(flags)
         self.cluster = os.path.join(work, "cluster")
         self.socket = os.path.join(work, "rpc.sock")
         self.process = None
@@ -24,11 +25,13 @@ class Agent:
         return [
             *self.prefix,
             self.program,
-            f"--source=dir:{self.cluster}",
-            f"--rpc-socket={self.socket}",
+            f"--cluster-dir={self.cluster}",
             f"--run-dir={os.path.join(self.work, 'pods')}",
-            f"--shim={self.library}",
-            "--node-name=node1",
+            f"--state-dir={os.path.join(self.work, 'state')}",
+            f"--spool-dir={os.path.join(self.work, 'spool')}",
+            f"--rpc-socket={self.socket}",
+            f"--shim-library={self.library}",
+            *self.flags,
         ]
 
     def start(self):
@@ -57,7 +60,7 @@ class Agent:
         return self.process is not None and self.process.alive()
 
     def ctl(self, *words, as_json=True, check=True):
-        argv = [self.ctl_program, "--socket", self.socket, *words]
+        argv = [self.ctl_program, "--agent-socket", self.socket, *words]
         if as_json:
             argv += ["-o", "json"]
         return run(argv, check=check)
@@ -68,6 +71,4 @@ class Agent:
 
     def connections(self, **wanted):
         """Connections as vsocketctl lists them, those whose members equal `wanted`."""
-        answer = self.ask("connections")
-        rows = answer["connections"] if isinstance(answer, dict) else answer
-        return [row for row in rows if all(row.get(key) == value for key, value in wanted.items())]
+        return [row for row in self.ask("connections") if all(row.get(key) == value for key, value in wanted.items())]

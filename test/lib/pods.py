@@ -154,7 +154,7 @@ class Node:
         inside = ["nsenter", f"--net={NETNS_FOLDER}/{self.netns}"]
         run([*inside, "ip", "link", "set", "lo", "up"])
         self.agent = Agent(self.build, self.work, prefix=inside)
-        vsocket = {"agentSocket": self.agent.socket} if self.agent_wanted else None
+        vsocket = {"agentSocket": self.agent.socket, "spoolDir": os.path.join(self.work, "spool")} if self.agent_wanted else None
         self.chain = Chain(conflist(SUBNET, os.path.join(self.work, "ipam"), vsocket), [os.path.join(self.build, "bin")], inside)
         return self
 
