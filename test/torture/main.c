@@ -198,7 +198,9 @@ int main(int argc, char** argv) {
       int status;
       if (children[i] <= 0 || waitpid(children[i], &status, WNOHANG) != children[i]) continue;
       if (!WIFEXITED(status) || WEXITSTATUS(status) != 0) {
-        fprintf(stderr, "FAIL: process %d ended with status %x\n  repeat: %s\n", (int)children[i], (unsigned)status, share->repeat);
+        // It has told why itself, unless it was killed or crashed.
+        const bool told = WIFEXITED(status) && atomic_load(&share->failed) != 0;
+        if (!told) fprintf(stderr, "FAIL: process %d ended with status %x\n  repeat: %s\n", (int)children[i], (unsigned)status, share->repeat);
         failed = true;
       }
       children[i] = 0;

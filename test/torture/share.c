@@ -41,16 +41,18 @@ void FailSetUp(struct Share* share) { g_share = share; }
 // snprintf and write only: a failure may be met in the child of a process with threads.
 void Fail(const char* format, ...) {
   char text[3072];
-  int used = snprintf(text, sizeof text, "FAIL pid %d: ", (int)getpid());
+  // The first failure is the one to look at; what follows it is mostly its echo.
+  const bool first = g_share == NULL || atomic_exchange(&g_share->failed, 1) == 0;
+  int used = snprintf(text, sizeof text, "%s pid %d: ", first ? "FAIL" : "afterwards", (int)getpid());
   va_list arguments;
   va_start(arguments, format);
   used += vsnprintf(text + used, sizeof text - (size_t)used - 1200, format, arguments);
   va_end(arguments);
   if (used > (int)sizeof text - 1200) used = (int)sizeof text - 1200;
-  used += snprintf(text + used, sizeof text - (size_t)used, "\n  repeat: %s\n", g_share != NULL ? g_share->repeat : "");
+  used += snprintf(text + used, sizeof text - (size_t)used, "\n");
+  if (first && g_share != NULL) used += snprintf(text + used, sizeof text - (size_t)used, "  repeat: %s\n", g_share->repeat);
   ssize_t ignored = write(STDERR_FILENO, text, (size_t)used);
   (void)ignored;
-  if (g_share != NULL) atomic_store(&g_share->failed, 1);
   _exit(1);
 }
 

@@ -1,0 +1,164 @@
+#!/usr/bin/env python3
+"""Runs torture between two pods (or inside one) under the shim, with forced switches, while the agent is killed and restarted.
+
+Passes when torture passes, as many bytes as asked for were verified, and the shim's statistics show that bytes really went over rings.
+Prints torture's report and one line PASS or FAIL; the command line that repeats a run is printed first.
+"""
+
+import argparse
+import json
+import os
+import random
+import shlex
+import sys
+import time
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, os.path.join(HERE, "..", "lib"))
+
+from pods import Node  # noqa: E402
+from procs import Failure, read_stats  # noqa: E402
+
+
+def parse():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--build", default="build/release", help="build folder with bin/ and lib/")
+    parser.add_argument("--seed", type=int, default=time.time_ns() % 1000000007)
+    parser.add_argument("--bytes", default="256m", help="to verify: N, Nk, Nm or Ng")
+    parser.add_argument("--seconds", type=int, default=0, help="run so long; the bytes are then the least that must be verified")
+    parser.add_argument("--processes", type=int, default=2, help="pairs of processes")
+    parser.add_argument("--threads", type=int, default=2, help="lanes in each")
+    parser.add_argument("--style", help="passed on to torture")
+    parser.add_argument("--flap-ms", type=int, default=0, help="leave the rings about every so many milliseconds")
+    parser.add_argument("--upgrade-after", type=int, default=0, help="bytes after which a connection asks for a ring")
+    parser.add_argument("--kill-agent-ms", type=int, default=0, help="SIGKILL the agent about every so many milliseconds")
+    parser.add_argument("--one-pod", action="store_true", help="both ends in one pod, over its own address")
+    parser.add_argument("--program", default="torture", help="torture, or torture-musl")
+    parser.add_argument("--wrap", default="", help="command to put before torture, e.g. 'valgrind -q'")
+    parser.add_argument("--stall", type=int, default=20)
+    parser.add_argument("--log", action="store_true", help="VSOCKET_LOG=debug; the end of the logs is printed on failure")
+    parser.add_argument("--hold", type=int, default=0, help="on failure keep the processes so many seconds for a debugger")
+    parser.add_argument("--off", action="store_true", help="shim loaded, upgrades off: nothing may go over a ring")
+    return parser.parse_args()
+
+
+def byte_count(text):
+    return int(text[:-1]) << {"k": 10, "m": 20, "g": 30}[text[-1].lower()] if text[-1].isalpha() else int(text)
+
+
+def torture_argv(options, node, address):
+    argv = [*shlex.split(options.wrap), os.path.join(node.build, "bin", options.program)]
+    argv += ["--seed", options.seed, "--address", address, "--processes", options.processes, "--threads", options.threads]
+    argv += ["--stall", options.stall]
+    argv += ["--seconds", options.seconds] if options.seconds else ["--bytes", options.bytes]
+    static_echo = os.path.join(node.build, "bin", "torture-echo-static")
+    if os.path.exists(static_echo):
+        argv += ["--static-echo", static_echo]
+    if options.style:
+        argv += ["--style", options.style]
+    return argv
+
+
+def shim_settings(options, node, who):
+    settings = {
+        "VSOCKET_UPGRADE": "off" if options.off else "on",
+        "VSOCKET_UPGRADE_AFTER": str(options.upgrade_after),
+        "VSOCKET_STATS": os.path.join(node.work, "stats"),
+    }
+    if options.flap_ms:
+        settings["VSOCKET_FLAP_MS"] = str(options.flap_ms)
+    if options.log:
+        settings["VSOCKET_LOG"] = f"debug:{os.path.join(node.work, 'logs', 'shim-' + who)}"
+    if options.hold:
+        settings["TORTURE_HOLD"] = str(options.hold)
+    return settings
+
+
+def disturb(options, node, processes, choices):
+    """Kills and restarts the agent at random moments until the processes are done. Returns how often."""
+    kills = 0
+    limit = time.monotonic() + max(options.seconds, 60) * 10
+    while any(process.alive() for process in processes):
+        if time.monotonic() > limit:
+            raise Failure("torture does not end")
+        # The pauses are the fault's timing, not a wait for anything: whether torture has ended is polled.
+        pause = choices.uniform(0.3, 1.7) * (options.kill_agent_ms or 100) / 1000
+        until = time.monotonic() + pause
+        while time.monotonic() < until and any(process.alive() for process in processes):
+            time.sleep(0.01)
+        if not options.kill_agent_ms:
+            continue
+        node.agent.kill()
+        kills += 1
+        time.sleep(choices.choice([0, 0, 0.01, 0.1, 0.5]))
+        node.agent.start()
+    return kills
+
+
+def last_json(text):
+    for line in reversed(text.splitlines()):
+        if line.startswith("{"):
+            return json.loads(line)
+    return {}
+
+
+def check(options, processes, stats):
+    """What is wrong with a finished run; an empty list when nothing is."""
+    problems = [f"torture ended with {process.popen.returncode}" for process in processes if process.popen.returncode != 0]
+    report = last_json(processes[0].output())
+    verified = report.get("bytes_verified", 0)
+    if verified < byte_count(options.bytes):
+        problems.append(f"{verified} bytes verified, {options.bytes} asked for")
+    if options.off and stats["ring_tx"]:
+        problems.append(f"{stats['ring_tx']} bytes over rings with upgrades off")
+    if not options.off and (stats["ring_tx"] == 0 or stats["ring_rx"] == 0):
+        problems.append("no byte went over a ring: nothing was tested")
+    if options.flap_ms and stats["downs"] == 0:
+        problems.append("no connection came down to TCP in spite of --flap-ms")
+    return problems
+
+
+def run_once(options):
+    choices = random.Random(options.seed)
+    with Node(build=options.build) as node:
+        node.start_agent()
+        a = node.add_pod("connector", labels={"app": "connector"})
+        b = a if options.one_pod else node.add_pod("acceptor", labels={"app": "acceptor"})
+        argv = torture_argv(options, node, b.ip)
+        processes = []
+        if options.one_pod:
+            processes.append(a.start(argv, shim=shim_settings(options, node, "both")))
+        else:
+            share = os.path.join(node.work, "share")
+            for pod, role in ((a, "connect"), (b, "listen")):
+                processes.append(pod.start([*argv, "--role", role, "--share", share], shim=shim_settings(options, node, role)))
+        kills = disturb(options, node, processes, choices)
+        stats = read_stats(os.path.join(node.work, "stats"))
+        for process in processes:
+            print(process.output().rstrip()[-6000:])
+        stats["agent_kills"] = kills
+        print(json.dumps({"shim": stats}))
+        problems = check(options, processes, stats)
+        if problems and options.log:
+            for name in sorted(os.listdir(os.path.join(node.work, "logs"))):
+                os.makedirs("/tmp/torture-logs", exist_ok=True)
+                with open(os.path.join(node.work, "logs", name), "rb") as source, open(f"/tmp/torture-logs/{name}", "wb") as copy:
+                    copy.write(source.read())
+            print("logs: /tmp/torture-logs")
+        return problems
+
+
+def main():
+    options = parse()
+    print("repeat:", " ".join(shlex.quote(word) for word in [sys.argv[0], *sys.argv[1:]]), "" if "--seed" in sys.argv else f"--seed {options.seed}")
+    sys.stdout.flush()
+    try:
+        problems = run_once(options)
+    except Failure as failure:
+        problems = [str(failure)]
+    print("PASS torture" if not problems else f"FAIL torture: {'; '.join(problems)}")
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
