@@ -71,4 +71,4 @@ class Agent:
 
     def connections(self, **wanted):
         """Connections as vsocketctl lists them, those whose members equal `wanted`."""
-        return [row for row in self.ask("connections") if all(row.get(key) == value for key, value in wanted.items())]
+        return [row for row in self.ask("connections")["connections"] if all(row.get(key) == value for key, value in wanted.items())]

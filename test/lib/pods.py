@@ -21,7 +21,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 from agent import Agent  # noqa: E402
 from cni_chain import Chain, conflist  # noqa: E402
-from procs import Failure, Process, read_stats, run  # noqa: E402
+from procs import Failure, Process, run  # noqa: E402
 
 SUBNET = "10.244.0.0/24"
 NETNS_FOLDER = "/run/netns"
@@ -49,6 +49,12 @@ status:
 NAMESPACE_YAML = "apiVersion: v1\nkind: Namespace\nmetadata: {{name: {ns}, labels: {{kubernetes.io/metadata.name: {ns}}}}}\n"
 
 
+def plain_environment(extra=None):
+    """This process' environment without anything of the shim's."""
+    values = {key: value for key, value in os.environ.items() if not key.startswith("VSOCKET_") and key != "LD_PRELOAD"}
+    return values | (extra or {})
+
+
 class Pod:
     """A network namespace with an address, known to the agent by what the CNI plugin told it."""
 
@@ -57,6 +63,7 @@ class Pod:
         self.labels, self.ports = dict(labels), dict(ports)
         self.uid = f"{name}-{node.serial()}"
         self.netns = f"{node.prefix}-{name}"
+        self._folder = None
         self.attachment = {
             "container_id": f"sandbox-{self.uid}",
             "netns": f"{NETNS_FOLDER}/{self.netns}",
@@ -92,28 +99,30 @@ class Pod:
         words = ["nsenter", f"--net={NETNS_FOLDER}/{self.netns}"]
         return words + ["taskset", "-c", str(cpu)] if cpu is not None else words
 
-    def environment(self, shim, extra=None):
-        """`shim`: False, True, or a dict of VSOCKET_* settings that goes with True."""
-        values = {key: value for key, value in os.environ.items() if not key.startswith("VSOCKET_") and key != "LD_PRELOAD"}
-        if shim is not False:
+    def settings(self, shim):
+        """The variables that load and steer the shim. `shim`: False, True, or a dict of VSOCKET_* variables that goes with True."""
+        if shim is False:
+            return {}
+        if self._folder is None:
             # Found once: the agent may be dead by the time the next program starts.
-            if not hasattr(self, "_folder"):
-                self._folder = self.folder if self.node.agent_wanted else self.node.work
-            values["LD_PRELOAD"] = self.node.agent.library
-            values["VSOCKET_AGENT"] = os.path.join(self._folder, "agent.sock")
-            if isinstance(shim, dict):
-                values.update(shim)
-        values.update(extra or {})
-        return values
+            self._folder = self.folder if self.node.agent_wanted else self.node.work
+        values = {"LD_PRELOAD": self.node.agent.library, "VSOCKET_AGENT": os.path.join(self._folder, "agent.sock")}
+        return values | (shim if isinstance(shim, dict) else {})
 
-    def start(self, argv, shim=False, cpu=None, env=None, cwd=None, log=None):
-        log = log or os.path.join(self.node.work, "logs", f"{self.name}-{self.node.serial()}-{os.path.basename(str(argv[0]))}.log")
-        process = Process([*self.prefix(cpu), *argv], log, env=self.environment(shim, env), cwd=cwd)
+    def command(self, argv, shim=False, cpu=None):
+        """What runs `argv` in this pod. Only the program itself gets the shim, not the tools in front of it; the pid stays the same."""
+        settings = [f"{key}={value}" for key, value in self.settings(shim).items()]
+        return [*self.prefix(cpu), *(["env", *settings] if settings else []), *map(str, argv)]
+
+    def start(self, argv, shim=False, cpu=None, env=None, cwd=None):
+        log = os.path.join(self.node.work, "logs", f"{self.name}-{self.node.serial()}.log")
+        process = Process(self.command(argv, shim, cpu), log, env=plain_environment(env), cwd=cwd)
         self.node.processes.append(process)
         return process
 
     def run(self, argv, shim=False, cpu=None, env=None, cwd=None, timeout=120, check=True, stdin=None):
-        return run([*self.prefix(cpu), *argv], env=self.environment(shim, env), cwd=cwd, timeout=timeout, check=check, input=stdin)
+        command = self.command(argv, shim, cpu)
+        return run(command, env=plain_environment(env), cwd=cwd, timeout=timeout, check=check, input=stdin)
 
     def yaml(self):
         labels = ", ".join(f"{key}: {value}" for key, value in self.labels.items())
@@ -134,9 +143,9 @@ class Pod:
 class Node:
     """A node: a network namespace with a bridge, its pods, its agent. Leaving the `with` removes everything."""
 
-    def __init__(self, build, agent=True):
+    def __init__(self, build, agent=True, agent_flags=()):
         self.build = os.path.abspath(build)
-        self.agent_wanted = agent
+        self.agent_wanted, self.agent_flags = agent, agent_flags
         self.prefix = f"vsk{os.getpid()}x{next(_node_numbers)}"
         self.work = f"/run/{self.prefix}"
         self.netns = f"{self.prefix}-node"
@@ -153,7 +162,7 @@ class Node:
         run(["ip", "netns", "add", self.netns])
         inside = ["nsenter", f"--net={NETNS_FOLDER}/{self.netns}"]
         run([*inside, "ip", "link", "set", "lo", "up"])
-        self.agent = Agent(self.build, self.work, prefix=inside)
+        self.agent = Agent(self.build, self.work, inside, self.agent_flags)
         vsocket = {"agentSocket": self.agent.socket, "spoolDir": os.path.join(self.work, "spool")} if self.agent_wanted else None
         self.chain = Chain(conflist(SUBNET, os.path.join(self.work, "ipam"), vsocket), [os.path.join(self.build, "bin")], inside)
         return self
@@ -182,9 +191,6 @@ class Node:
         with open(path + ".new", "w", encoding="utf-8") as stream:
             stream.write(text)
         os.rename(path + ".new", path)
-
-    def stats(self, path):
-        return read_stats(path)
 
     def close(self):
         for process in reversed(self.processes):

@@ -5,6 +5,8 @@ import re
 import subprocess
 from dataclasses import dataclass
 
+from pods import plain_environment
+
 PASS, FAIL, SKIP = "pass", "fail", "skip"
 
 
@@ -24,8 +26,8 @@ class Context:
         pod = pod or self.pod
         try:
             done = subprocess.run(
-                [*pod.prefix(), *map(str, argv)], env=pod.environment(self.shim, env), cwd=cwd, stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=timeout, check=False,
+                pod.command(argv, self.shim), env=plain_environment(env), cwd=cwd, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT, timeout=timeout, check=False,
             )
         except subprocess.TimeoutExpired as late:
             return None, (late.stdout or b"").decode("utf-8", "replace")
