@@ -89,7 +89,7 @@ void BeforeEnd(Ending ending) {
   if (InVforkChild() || ended.exchange(true, std::memory_order_acq_rel)) return;
   ForEachSock(TakeLastFrames, &ending);
   UnshareAfterFailedFork();  // the opposite of gaining a holder, whatever the occasion
-  WriteStats();
+  WriteStats(ending == Ending::kExit);  // a shell forks and execs all day, and has no connection to speak of
 }
 
 void AfterFailedExec() {

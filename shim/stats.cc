@@ -48,9 +48,12 @@ void CountUpgraded() { Add(totals.upgraded, 1); }
 
 void CountSock(const Sock* sock) { Count(sock, 1); }
 
-void WriteStats() {
+void WriteStats(bool even_if_nothing) {
   if (GetConfig().stats_path[0] == '\0' || written.exchange(true)) return;
   ForEachHeld(CountSock);
+  std::uint64_t any = 0;
+  for (const auto* counter : {&totals.connections, &totals.ring_tx, &totals.ring_rx, &totals.tcp_tx, &totals.tcp_rx}) any |= counter->load();
+  if (any == 0 && !even_if_nothing) return;
   char comm[16] = {};
   Sys(SYS_prctl, PR_GET_NAME, comm);
   Line<1024> line;

@@ -1,0 +1,519 @@
+// What programs do with a connection besides reading and writing: copy it, hand it to children, to other programs and to strangers, close
+// it by the dozen, ask about it. Every test must pass bare, with the shim, and with the connection on a ring (lifecycle_ring_test.py runs
+// it in a pod and looks at the counters afterwards): what the peer sees is the same.
+#include <arpa/inet.h>
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <linux/close_range.h>
+#include <linux/sockios.h>
+#include <linux/tcp.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <spawn.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+#include <sys/uio.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <string>
+
+#include "base/unique_fd.h"
+#include "shim/testing/lifecycle_peer.h"
+
+extern char** environ;
+
+namespace vsocket::shim {
+namespace {
+
+constexpr int kRounds = 400;       // enough for a grant to come and be used, on the busiest machine
+constexpr int kStream = 200000;
+const char kCat[] = "/bin/cat";
+
+const char* Address() {
+  const char* given = std::getenv("LIFECYCLE_ADDRESS");
+  return given != nullptr ? given : "127.0.0.1";
+}
+
+int Wait(pid_t child) {
+  int status = -1;
+  EXPECT_EQ(::waitpid(child, &status, 0), child);
+  return status;
+}
+
+class LifecycleTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    listener_ = UniqueFd(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    sockaddr_in at{};
+    at.sin_family = AF_INET;
+    ::inet_pton(AF_INET, Address(), &at.sin_addr);
+    ASSERT_EQ(::bind(listener_.Get(), reinterpret_cast<sockaddr*>(&at), sizeof at), 0);
+    ASSERT_EQ(::listen(listener_.Get(), 16), 0);
+    Meet(&peer_, &fd_);
+  }
+
+  // A peer, and the connection with it, after enough rounds to be on a ring where that is possible. Close-on-exec, or the next peer
+  // would inherit it.
+  void Meet(std::unique_ptr<Peer>* peer, int* fd) const {
+    *peer = std::make_unique<Peer>(listener_.Get());
+    *fd = ::accept4(listener_.Get(), nullptr, nullptr, SOCK_CLOEXEC);
+    ASSERT_GE(*fd, 0);
+    (*peer)->Tell("rounds " + std::to_string(kRounds));
+    ASSERT_TRUE(Echo(*fd, 64 * kRounds));
+    ASSERT_EQ((*peer)->Answer(), "ok");
+  }
+
+  // The peer streams through whoever echoes now, ends its direction, and must see the end.
+  void StreamToTheEnd() const {
+    peer_->Tell("stream " + std::to_string(kStream));
+    peer_->Tell("half");
+    peer_->Tell("eof");
+    EXPECT_EQ(peer_->Answer(), "ok");
+    EXPECT_EQ(peer_->Answer(), "ok");
+    EXPECT_EQ(peer_->Answer(), "ok");
+  }
+
+  void GoesOn() const {
+    peer_->Tell("stream " + std::to_string(kStream));
+    EXPECT_TRUE(Echo(fd_, kStream));
+    EXPECT_EQ(peer_->Answer(), "ok");
+  }
+
+  void PeerSees(const char* end) const {
+    peer_->Tell(end);
+    EXPECT_EQ(peer_->Answer(), "ok");
+  }
+
+  UniqueFd listener_;
+  std::unique_ptr<Peer> peer_;
+  int fd_ = -1;
+};
+
+TEST_F(LifecycleTest, ForkDup2ExecLikeInetd) {
+  const pid_t child = ::fork();
+  if (child == 0) {
+    ::dup2(fd_, 0);
+    ::dup2(fd_, 1);
+    ::close(fd_);
+    ::execl(kCat, "cat", static_cast<char*>(nullptr));
+    ::_exit(126);
+  }
+  ::close(fd_);
+  StreamToTheEnd();
+  EXPECT_EQ(Wait(child), 0);
+}
+
+TEST_F(LifecycleTest, ForkCloseDupExec) {  // the lowest free number, without naming it
+  const pid_t child = ::fork();
+  if (child == 0) {
+    ::close(0);
+    ::close(1);
+    if (::dup(fd_) != 0 || ::fcntl(fd_, F_DUPFD, 1) != 1) ::_exit(125);
+    ::execlp("cat", "cat", static_cast<char*>(nullptr));
+    ::_exit(126);
+  }
+  ::close(fd_);
+  StreamToTheEnd();
+  EXPECT_EQ(Wait(child), 0);
+}
+
+TEST_F(LifecycleTest, VforkDup2Exec) {
+  char* const argv[] = {const_cast<char*>("cat"), nullptr};
+  const pid_t child = ::vfork();
+  if (child == 0) {
+    ::dup2(fd_, 0);
+    ::dup2(fd_, 1);
+    ::close(fd_);
+    ::execve(kCat, argv, environ);
+    ::_exit(126);
+  }
+  ::close(fd_);
+  StreamToTheEnd();
+  EXPECT_EQ(Wait(child), 0);
+}
+
+TEST_F(LifecycleTest, VforkChildLeavesTheParentsTableAlone) {
+  char* const argv[] = {const_cast<char*>("true"), nullptr};
+  std::unique_ptr<Peer> other;
+  int other_fd = -1;
+  Meet(&other, &other_fd);
+  const pid_t child = ::vfork();
+  if (child == 0) {
+    ::dup2(other_fd, 200);
+    ::dup2(2, other_fd);
+    ::close(fd_);
+    ::close_range(3, ~0u, 0);
+    ::execve("/bin/true", argv, environ);
+    ::_exit(126);
+  }
+  EXPECT_EQ(Wait(child), 0);
+  GoesOn();
+  other->Tell("stream 5000");
+  EXPECT_TRUE(Echo(other_fd, 5000));
+  EXPECT_EQ(other->Answer(), "ok");
+  ::close(other_fd);
+  ::close(fd_);
+  PeerSees("eof");
+}
+
+TEST_F(LifecycleTest, PosixSpawnWithActions) {
+  posix_spawn_file_actions_t actions;
+  ::posix_spawn_file_actions_init(&actions);
+  ::posix_spawn_file_actions_adddup2(&actions, fd_, 0);
+  ::posix_spawn_file_actions_adddup2(&actions, fd_, 1);
+  ::posix_spawn_file_actions_addclose(&actions, fd_);
+  char* const argv[] = {const_cast<char*>("cat"), nullptr};
+  pid_t child = -1;
+  ASSERT_EQ(::posix_spawn(&child, kCat, &actions, nullptr, argv, environ), 0);
+  ::posix_spawn_file_actions_destroy(&actions);
+  ::close(fd_);
+  StreamToTheEnd();
+  EXPECT_EQ(Wait(child), 0);
+}
+
+TEST_F(LifecycleTest, SystemInherits) {
+  ASSERT_EQ(::fcntl(fd_, F_SETFD, 0), 0);
+  const std::string command = "cat <&" + std::to_string(fd_) + " >&" + std::to_string(fd_);
+  const pid_t closer = ::fork();  // system waits for the end of what it started, and the stream must be fed meanwhile
+  if (closer == 0) ::_exit(::system(command.c_str()) == 0 ? 0 : 1);
+  ::close(fd_);
+  StreamToTheEnd();
+  EXPECT_EQ(Wait(closer), 0);
+}
+
+TEST_F(LifecycleTest, PassedToAStranger) {
+  int ends[2];
+  ASSERT_EQ(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), 0);
+  const char* const words[] = {"--receiver", nullptr};
+  const pid_t stranger = StartSelf(words, -1, -1, ends[1], false);
+  ::close(ends[1]);
+  char byte = 'x';
+  iovec part = {&byte, 1};
+  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
+  msghdr message{};
+  message.msg_iov = &part;
+  message.msg_iovlen = 1;
+  message.msg_control = control;
+  message.msg_controllen = sizeof control;
+  cmsghdr* header = CMSG_FIRSTHDR(&message);
+  header->cmsg_level = SOL_SOCKET;
+  header->cmsg_type = SCM_RIGHTS;
+  header->cmsg_len = CMSG_LEN(sizeof(int));
+  std::memcpy(CMSG_DATA(header), &fd_, sizeof fd_);
+  ASSERT_EQ(::sendmsg(ends[0], &message, 0), 1);
+  ::close(fd_);
+  StreamToTheEnd();
+  EXPECT_EQ(Wait(stranger), 0);
+  ::close(ends[0]);
+}
+
+TEST_F(LifecycleTest, StdioOnASocket) {
+  FILE* in = ::fdopen(fd_, "r");
+  FILE* out = ::fdopen(::dup(fd_), "w");
+  ASSERT_TRUE(in != nullptr && out != nullptr);
+  peer_->Tell("stream 6400");
+  for (int i = 0; i < 100; ++i) {
+    char bytes[64];
+    ASSERT_EQ(std::fread(bytes, 1, sizeof bytes, in), sizeof bytes);
+    ASSERT_EQ(std::fwrite(bytes, 1, sizeof bytes, out), sizeof bytes);
+  }
+  ASSERT_GT(::dprintf(fd_, "%s", ""), -1);
+  std::fclose(out);
+  EXPECT_EQ(peer_->Answer(), "ok");
+  std::fclose(in);
+  PeerSees("eof");
+}
+
+TEST_F(LifecycleTest, ExecWithoutTheSocketChangesNothing) {
+  const pid_t child = ::fork();
+  if (child == 0) {
+    ::execl("/bin/true", "true", static_cast<char*>(nullptr));
+    ::_exit(126);
+  }
+  EXPECT_EQ(Wait(child), 0);
+  GoesOn();
+  ::close(fd_);
+  PeerSees("eof");
+}
+
+TEST_F(LifecycleTest, AFailedExecChangesNothing) {
+  EXPECT_EQ(::execl("/nonexistent/program", "program", static_cast<char*>(nullptr)), -1);
+  EXPECT_EQ(errno, ENOENT);
+  GoesOn();
+  ::close(fd_);
+  PeerSees("eof");
+}
+
+TEST_F(LifecycleTest, ParentAndChildTakeTurns) {
+  int turn[2];
+  ASSERT_EQ(::pipe2(turn, O_CLOEXEC), 0);
+  const pid_t child = ::fork();
+  if (child == 0) {
+    char go = 0;
+    for (int i = 0; i < 3; ++i) {
+      if (::read(turn[0], &go, 1) != 1 || !Echo(fd_, kStream)) ::_exit(1);
+    }
+    ::_exit(0);
+  }
+  for (int i = 0; i < 3; ++i) {
+    GoesOn();
+    peer_->Tell("stream " + std::to_string(kStream));
+    ASSERT_EQ(::write(turn[1], "x", 1), 1);
+    ASSERT_EQ(peer_->Answer(), "ok");  // the child has written it all, and reads no more
+  }
+  EXPECT_EQ(Wait(child), 0);
+  GoesOn();
+  ::close(fd_);
+  PeerSees("eof");
+  ::close(turn[0]);
+  ::close(turn[1]);
+}
+
+TEST_F(LifecycleTest, AChildServesAndTheParentCloses) {
+  const pid_t child = ::fork();
+  if (child == 0) ::_exit(EchoAll(fd_) ? 0 : 1);
+  ::close(fd_);
+  StreamToTheEnd();
+  EXPECT_EQ(Wait(child), 0);
+}
+
+TEST_F(LifecycleTest, TheLastOfSeveralHoldersEndsTheStream) {
+  const pid_t child = ::fork();
+  if (child == 0) ::_exit(Echo(fd_, kStream) ? 0 : 1);
+  peer_->Tell("stream " + std::to_string(kStream));
+  EXPECT_EQ(peer_->Answer(), "ok");
+  EXPECT_EQ(Wait(child), 0);
+  GoesOn();  // the child's end was not the stream's
+  ::close(fd_);
+  PeerSees("eof");
+}
+
+TEST_F(LifecycleTest, Daemon) {
+  const pid_t child = ::fork();
+  if (child == 0) {
+    if (::daemon(1, 1) != 0) ::_exit(1);
+    ::_exit(EchoAll(fd_) ? 0 : 1);
+  }
+  EXPECT_EQ(Wait(child), 0);  // daemon(3)'s parent
+  ::close(fd_);
+  StreamToTheEnd();
+}
+
+TEST_F(LifecycleTest, CopiesAreTheSameConnection) {
+  const int copy = ::dup(fd_);
+  const int high = ::fcntl(fd_, F_DUPFD_CLOEXEC, 100);
+  ASSERT_GE(high, 100);
+  ::close(fd_);
+  fd_ = copy;
+  GoesOn();
+  ::close(copy);
+  fd_ = high;
+  GoesOn();
+  ASSERT_EQ(::dup3(high, 150, O_CLOEXEC), 150);
+  ASSERT_EQ(::dup2(high, high), high);
+  EXPECT_EQ(::dup2(-1, high), -1);  // closes nothing
+  EXPECT_EQ(errno, EBADF);
+  ::close(high);
+  fd_ = 150;
+  GoesOn();
+  ::close(150);
+  PeerSees("eof");
+}
+
+TEST_F(LifecycleTest, Dup2OntoAConnectionClosesIt) {
+  std::unique_ptr<Peer> other;
+  int other_fd = -1;
+  Meet(&other, &other_fd);
+  ASSERT_EQ(::dup2(other_fd, fd_), fd_);
+  PeerSees("eof");
+  other->Tell("stream 5000");
+  EXPECT_TRUE(Echo(fd_, 5000));
+  EXPECT_EQ(other->Answer(), "ok");
+  ::close(other_fd);
+  ::close(fd_);
+  other->Tell("eof");
+  EXPECT_EQ(other->Answer(), "ok");
+}
+
+TEST_F(LifecycleTest, UnreadBytesAtCloseAreAReset) {
+  peer_->Tell("send 1000");
+  ASSERT_EQ(peer_->Answer(), "ok");
+  char byte = 0;
+  ASSERT_EQ(::recv(fd_, &byte, 1, 0), 1);
+  ::close(fd_);
+  PeerSees("reset");
+}
+
+TEST_F(LifecycleTest, UnreadBytesAtDup2AreAReset) {
+  peer_->Tell("send 1000");
+  ASSERT_EQ(peer_->Answer(), "ok");
+  char byte = 0;
+  ASSERT_EQ(::recv(fd_, &byte, 1, 0), 1);
+  ASSERT_EQ(::dup2(2, fd_), fd_);
+  PeerSees("reset");
+  ::close(fd_);
+}
+
+TEST_F(LifecycleTest, UnreadBytesAtExitAreAReset) {
+  const pid_t child = ::fork();
+  if (child == 0) {
+    char byte = 0;
+    if (::recv(fd_, &byte, 1, 0) != 1) ::_exit(1);
+    // The rest must be there before the end: the peer has said so through the parent, which writes to nobody but waits for us.
+    for (int queued = 0; queued != 999;) ::ioctl(fd_, FIONREAD, &queued);
+    ::_exit(0);
+  }
+  ::close(fd_);
+  peer_->Tell("send 1000");
+  ASSERT_EQ(peer_->Answer(), "ok");
+  EXPECT_EQ(Wait(child), 0);
+  PeerSees("reset");
+}
+
+TEST_F(LifecycleTest, CloseRangeAndCloseFrom) {
+  std::unique_ptr<Peer> other;
+  int other_fd = -1;
+  Meet(&other, &other_fd);
+  const int low = ::fcntl(fd_, F_DUPFD, 300);
+  const int high = ::fcntl(other_fd, F_DUPFD, 310);
+  ::close(fd_);
+  ::close(other_fd);
+  ASSERT_EQ(::close_range(300, 400, CLOSE_RANGE_CLOEXEC), 0);
+  fd_ = low;
+  GoesOn();
+  ASSERT_EQ(::close_range(300, 305, 0), 0);
+  PeerSees("eof");
+  EXPECT_EQ(::fcntl(low, F_GETFD), -1);
+  other->Tell("stream 5000");
+  EXPECT_TRUE(Echo(high, 5000));
+  EXPECT_EQ(other->Answer(), "ok");
+  ::closefrom(306);
+  other->Tell("eof");
+  EXPECT_EQ(other->Answer(), "ok");
+  EXPECT_EQ(::close_range(10, 5, 0), -1);
+  EXPECT_EQ(errno, EINVAL);
+  // The shim's own descriptors have survived: another connection works as well as the first.
+  Meet(&peer_, &fd_);
+  GoesOn();
+  ::close(fd_);
+  PeerSees("eof");
+}
+
+TEST_F(LifecycleTest, QueueSizesCountPayload) {
+  peer_->Tell("send 5000");
+  ASSERT_EQ(peer_->Answer(), "ok");
+  int queued = 0;
+  while (queued != 5000) ASSERT_EQ(::ioctl(fd_, FIONREAD, &queued), 0);
+  tcp_info info{};
+  socklen_t size = sizeof info;
+  ASSERT_EQ(::getsockopt(fd_, IPPROTO_TCP, TCP_INFO, &info, &size), 0);
+  const std::uint64_t so_far = 64 * kRounds;
+  EXPECT_EQ(info.tcpi_bytes_received, so_far + 5000);
+  char bytes[5000];
+  ASSERT_TRUE(ReadAll(fd_, bytes, sizeof bytes));
+  ASSERT_EQ(::ioctl(fd_, FIONREAD, &queued), 0);
+  EXPECT_EQ(queued, 0);
+  ASSERT_TRUE(WriteAll(fd_, bytes, sizeof bytes));
+  peer_->Tell("recv 5000");
+  ASSERT_EQ(peer_->Answer(), "ok");
+  int untaken = 1;
+  while (untaken != 0) ASSERT_EQ(::ioctl(fd_, SIOCOUTQ, &untaken), 0);
+  size = sizeof info;
+  ASSERT_EQ(::getsockopt(fd_, IPPROTO_TCP, TCP_INFO, &info, &size), 0);
+  EXPECT_EQ(info.tcpi_bytes_acked, so_far + 5000);
+  int error = -1;
+  size = sizeof error;
+  ASSERT_EQ(::getsockopt(fd_, SOL_SOCKET, SO_ERROR, &error, &size), 0);
+  EXPECT_EQ(error, 0);
+  ::close(fd_);
+}
+
+TEST_F(LifecycleTest, OptionsReadBackAsSet) {
+  for (const int name : {TCP_NODELAY, TCP_CORK}) {
+    for (const int wanted : {1, 0}) {
+      ASSERT_EQ(::setsockopt(fd_, IPPROTO_TCP, name, &wanted, sizeof wanted), 0);
+      int value = -1;
+      socklen_t size = sizeof value;
+      ASSERT_EQ(::getsockopt(fd_, IPPROTO_TCP, name, &value, &size), 0);
+      EXPECT_EQ(value != 0, wanted != 0) << name;
+    }
+  }
+  GoesOn();
+  const int low_water = 100;  // from here on it is TCP that decides when a receive is worth it
+  ASSERT_EQ(::setsockopt(fd_, SOL_SOCKET, SO_RCVLOWAT, &low_water, sizeof low_water), 0);
+  peer_->Tell("send 99");
+  ASSERT_EQ(peer_->Answer(), "ok");
+  pollfd item = {fd_, POLLIN, 0};
+  EXPECT_EQ(::poll(&item, 1, 50), 0);
+  peer_->Tell("send 1");
+  EXPECT_EQ(::poll(&item, 1, 10000), 1);
+  ::close(fd_);
+}
+
+volatile sig_atomic_t alarms;
+int alarm_fd;
+
+// Signals until stopped: the first may come before the wait it is to interrupt.
+void EveryTick(bool on) {
+  const itimerval ticks = {{0, on ? 5000 : 0}, {0, on ? 5000 : 0}};
+  ::setitimer(ITIMER_REAL, &ticks, nullptr);
+}
+
+TEST_F(LifecycleTest, AHandlerWithoutRestartEndsAWait) {
+  struct sigaction action = {};
+  action.sa_handler = [](int) { alarms = alarms + 1; };
+  ASSERT_EQ(::sigaction(SIGALRM, &action, nullptr), 0);
+  EveryTick(true);
+  char byte = 0;
+  EXPECT_EQ(::recv(fd_, &byte, 1, 0), -1);
+  EXPECT_EQ(errno, EINTR);
+  EveryTick(false);
+  ::signal(SIGALRM, SIG_IGN);
+  GoesOn();
+  ::close(fd_);
+}
+
+TEST_F(LifecycleTest, AHandlerWithRestartDoesNot) {
+  int orders[2];
+  ASSERT_EQ(::pipe2(orders, O_CLOEXEC), 0);
+  alarm_fd = orders[1];
+  alarms = 0;
+  ::signal(SIGALRM, [](int) {  // signal(2) restarts
+    alarms = alarms + 1;
+    if (alarms == 5) (void)!::write(alarm_fd, "x", 1);
+  });
+  const pid_t teller = ::fork();
+  if (teller == 0) {  // no byte comes before five signals have
+    char go = 0;
+    if (::read(orders[0], &go, 1) == 1) peer_->Tell("send 1");
+    ::_exit(0);
+  }
+  EveryTick(true);
+  char byte = 0;
+  EXPECT_EQ(::recv(fd_, &byte, 1, 0), 1);
+  EveryTick(false);
+  ::signal(SIGALRM, SIG_IGN);
+  EXPECT_GE(alarms, 5);
+  EXPECT_EQ(Wait(teller), 0);
+  EXPECT_EQ(peer_->Answer(), "ok");
+  ::close(orders[0]);
+  ::close(orders[1]);
+  ::close(fd_);
+}
+
+}  // namespace
+}  // namespace vsocket::shim
+
+int main(int argc, char** argv) {
+  if (argc == 4 && std::strcmp(argv[1], "--peer") == 0) return vsocket::shim::RunPeer(argv[2], argv[3]);
+  if (argc == 2 && std::strcmp(argv[1], "--receiver") == 0) return vsocket::shim::RunReceiver(3);
+  ::testing::InitGoogleTest(&argc, argv);
+  return RUN_ALL_TESTS();
+}
