@@ -21,7 +21,8 @@ TEST(ParsePodPort, NumberOrName) {
   ASSERT_TRUE(name);
   EXPECT_EQ(name->pod, "default/redis");
   EXPECT_EQ(name->port, "db-port");
-  for (const char* bad : {"", "redis", "redis:", ":80", "redis:0", "redis:65536", "redis:999999999999", "redis:80:90", "redis:-1", "redis:a b"}) {
+  for (const char* bad :
+       {"", "redis", "redis:", ":80", "redis:0", "redis:65536", "redis:999999999999", "redis:80:90", "redis:-1", "redis:a b"}) {
     EXPECT_FALSE(ParsePodPort(bad)) << bad;
   }
 }

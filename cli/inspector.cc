@@ -36,12 +36,10 @@ CallError ErrorOf(const grpc::Status& status, const std::string& socket_path, st
 // Connects, calls `call(stub, context)` and returns what it returned as an error, or nothing.
 template <typename Call>
 Result<bool, CallError> Ask(const std::string& socket_path, std::chrono::milliseconds timeout, Call call) {
-  auto channel = rpc::ConnectUnix(socket_path);
-  if (!channel) {
-    const rpc::ConnectError& error = channel.Error();
-    return Failure<CallError>({Exit::kUnreachable, error.message + (error.someone_listens ? "" : kIsItRunning)});
-  }
-  const auto stub = v1::Inspect::NewStub(*channel);
+  rpc::ConnectError error;
+  const auto channel = rpc::ConnectUnix(socket_path, &error);
+  if (!channel) return Failure<CallError>({Exit::kUnreachable, error.message + (error.someone_listens ? "" : kIsItRunning)});
+  const auto stub = v1::Inspect::NewStub(channel);
   grpc::ClientContext context;
   context.set_deadline(std::chrono::system_clock::now() + timeout);
   const grpc::Status status = call(*stub, &context);
@@ -104,9 +102,8 @@ Result<std::vector<v1::Connection>, CallError> Inspector::Connections(const std:
 Result<v1::TracePolicyResponse, CallError> Inspector::TracePolicy(v1::TracePolicyRequest request) {
   request.set_protocol_version(rpc::kProtocolVersion);
   v1::TracePolicyResponse response;
-  auto asked = Ask(socket_path_, timeout_, [&](v1::Inspect::Stub& stub, grpc::ClientContext* context) {
-    return stub.TracePolicy(context, request, &response);
-  });
+  auto asked = Ask(socket_path_, timeout_,
+                   [&](v1::Inspect::Stub& stub, grpc::ClientContext* context) { return stub.TracePolicy(context, request, &response); });
   if (!asked) return Failure<CallError>(asked.Error());
   return response;
 }

@@ -1,9 +1,9 @@
 // vsocketctl: what the agent of this node knows, for people and for scripts. The composition root.
 #include <unistd.h>
 
+#include <CLI/CLI.hpp>
 #include <chrono>
 #include <cstdio>
-#include <CLI/CLI.hpp>
 #include <string>
 #include <thread>
 
@@ -80,7 +80,8 @@ int Trace(Inspector& inspector, const Options& options) {
   if (!source) return Fail({Exit::kUsage, "\"" + options.source + "\" is not a pod: give NAME or NAMESPACE/NAME"});
   const auto destination = ParsePodPort(options.destination);
   if (!destination) {
-    return Fail({Exit::kUsage, "\"" + options.destination + "\" is not POD:PORT: give NAME:PORT or NAMESPACE/NAME:PORT, the port as a number or a name"});
+    return Fail({Exit::kUsage,
+                 "\"" + options.destination + "\" is not POD:PORT: give NAME:PORT or NAMESPACE/NAME:PORT, the port as a number or a name"});
   }
   vsocket::v1::TracePolicyRequest request;
   request.set_source_pod(*source);

@@ -34,12 +34,13 @@ TEST(RenderConnections, StatesBytesAndReasons) {
   tcp.set_state(v1::CONNECTION_STATE_TCP);
   tcp.set_reason(5);
   tcp.set_reason_text("a NetworkPolicy does not allow this connection");
-  EXPECT_EQ(RenderConnections({ring, tcp}, Format::kTable),
-            "POD            PROGRAM           LOCAL          REMOTE           REMOTE POD      STATE  TCP OUT / IN     RING OUT / IN  WHY NOT "
-            "ACCELERATED\n"
-            "default/redis  redis-server[42]  10.1.0.2:6378  [fd00::3]:50000  -               tcp    -                -              a "
-            "NetworkPolicy does not allow this connection\n"
-            "default/redis  redis-server[42]  10.1.0.2:6379  [fd00::3]:50000  default/client  ring   100 B / 2.0 KiB  5.0 MiB / 0 B  -\n");
+  EXPECT_EQ(
+      RenderConnections({ring, tcp}, Format::kTable),
+      "POD            PROGRAM           LOCAL          REMOTE           REMOTE POD      STATE  TCP OUT / IN     RING OUT / IN  WHY NOT "
+      "ACCELERATED\n"
+      "default/redis  redis-server[42]  10.1.0.2:6378  [fd00::3]:50000  -               tcp    -                -              a "
+      "NetworkPolicy does not allow this connection\n"
+      "default/redis  redis-server[42]  10.1.0.2:6379  [fd00::3]:50000  default/client  ring   100 B / 2.0 KiB  5.0 MiB / 0 B  -\n");
 
   const json list = json::parse(RenderConnections({ring, tcp}, Format::kJson))["connections"];
   ASSERT_EQ(list.size(), 2U);

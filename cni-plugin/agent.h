@@ -29,8 +29,8 @@ struct Answer {
     kTimedOut,      // somebody listens and does not answer in time
     kOtherVersion,  // the agent speaks another protocol version, or lacks the method
     kNotFound,
-    kDiffers,       // CheckPod: known, but not as asked
-    kRefused,       // any other answer of the agent
+    kDiffers,  // CheckPod: known, but not as asked
+    kRefused,  // any other answer of the agent
   };
   Kind kind = Kind::kOk;
   std::string message;  // in words, unless kOk

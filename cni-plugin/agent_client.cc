@@ -58,8 +58,7 @@ class GrpcAgent final : public Agent {
 
  private:
   template <typename Request, typename Response>
-  Answer Ask(Request& request, Response* response,
-             grpc::Status (v1::Cni::Stub::*method)(grpc::ClientContext*, const Request&, Response*)) {
+  Answer Ask(Request& request, Response* response, grpc::Status (v1::Cni::Stub::*method)(grpc::ClientContext*, const Request&, Response*)) {
     if (!stub_) {
       if (Answer connected = Connect(); connected.kind != Answer::Kind::kOk) return connected;
     }
@@ -73,12 +72,10 @@ class GrpcAgent final : public Agent {
   }
 
   Answer Connect() {
-    auto channel = rpc::ConnectUnix(socket_path_);
-    if (!channel) {
-      const rpc::ConnectError& error = channel.Error();
-      return {error.someone_listens ? Answer::Kind::kTimedOut : Answer::Kind::kUnreachable, error.message};
-    }
-    stub_ = v1::Cni::NewStub(*channel);
+    rpc::ConnectError error;
+    const auto channel = rpc::ConnectUnix(socket_path_, &error);
+    if (!channel) return {error.someone_listens ? Answer::Kind::kTimedOut : Answer::Kind::kUnreachable, error.message};
+    stub_ = v1::Cni::NewStub(channel);
     return {};
   }
 

@@ -7,7 +7,7 @@ namespace vsocket::cni {
 
 enum class Code : unsigned {
   kIncompatibleVersion = 1,
-  kUnknownContainer = 3,        // also: its network namespace is gone
+  kUnknownContainer = 3,  // also: its network namespace is gone
   kInvalidEnvironment = 4,
   kIo = 5,
   kUndecodable = 6,

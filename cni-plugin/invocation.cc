@@ -18,16 +18,18 @@ namespace {
 using nlohmann::json;
 
 constexpr std::int64_t kLongestTimeoutMs = 60'000;
-constexpr std::size_t kLongestName = 200;     // of what becomes part of a file name (255 with its ending)
-constexpr std::size_t kLongestIfname = 15;    // IFNAMSIZ - 1
-constexpr std::size_t kLongestSocket = 107;   // unix(7)
+constexpr std::size_t kLongestName = 200;    // of what becomes part of a file name (255 with its ending)
+constexpr std::size_t kLongestIfname = 15;   // IFNAMSIZ - 1
+constexpr std::size_t kLongestSocket = 107;  // unix(7)
 constexpr const char* kAttachmentsKey = "cni.dev/valid-attachments";
 
 Failure<Error> Fail(Code code, std::string message, std::string details = "") {
   return Failure<Error>({code, std::move(message), std::move(details)});
 }
 
-bool IsAlphanumeric(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9'); }
+bool IsAlphanumeric(char c) {
+  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
+}
 
 // The spec's container id; Kubernetes' names and uids are of the same kind.
 bool IsName(std::string_view text) {
@@ -38,7 +40,8 @@ bool IsName(std::string_view text) {
 // As the kernel has it (dev_valid_name); the spec says the same.
 bool IsIfname(std::string_view text) {
   return !text.empty() && text.size() <= kLongestIfname && text != "." && text != ".." &&
-         std::none_of(text.begin(), text.end(), [](char c) { return c == '/' || c == ':' || c == ' ' || (c >= '\t' && c <= '\r') || c == '\0'; });
+         std::none_of(text.begin(), text.end(),
+                      [](char c) { return c == '/' || c == ':' || c == ' ' || (c >= '\t' && c <= '\r') || c == '\0'; });
 }
 
 std::optional<Command> CommandOf(const std::string& name) {
@@ -57,8 +60,12 @@ std::string Show(const json& value) {
   return value.dump(-1, ' ', true);
 }
 
-bool HasAttachment(Command command) { return command == Command::kAdd || command == Command::kDel || command == Command::kCheck; }
-bool WiresPod(Command command) { return command == Command::kAdd || command == Command::kCheck; }
+bool HasAttachment(Command command) {
+  return command == Command::kAdd || command == Command::kDel || command == Command::kCheck;
+}
+bool WiresPod(Command command) {
+  return command == Command::kAdd || command == Command::kCheck;
+}
 
 std::optional<Error> CheckEnvironment(Command command, const Environment& environment) {
   if (!HasAttachment(command)) return std::nullopt;
@@ -119,7 +126,8 @@ std::optional<Error> ReadSettings(const json& config, Settings& settings) {
   settings.agent_socket = rpc::kDefaultAgentSocket;
   settings.spool_dir = rpc::kDefaultSpoolDir;
   if (const auto it = config.find("agentSocket"); it != config.end()) {
-    if (!IsPath(*it, kLongestSocket)) return Error{Code::kInvalidConfig, "agentSocket must be an absolute path of at most 107 bytes", Show(*it)};
+    if (!IsPath(*it, kLongestSocket))
+      return Error{Code::kInvalidConfig, "agentSocket must be an absolute path of at most 107 bytes", Show(*it)};
     settings.agent_socket = it->get<std::string>();
   }
   if (const auto it = config.find("spoolDir"); it != config.end()) {
@@ -179,7 +187,8 @@ std::optional<Error> ReadAddresses(const json& result, std::vector<std::string>&
 std::optional<Error> ReadPreviousResult(const json& config, std::string_view text, Invocation& invocation) {
   const auto it = config.find("prevResult");
   if (it == config.end() || it->is_null()) {
-    return Error{Code::kInvalidConfig, "prevResult is missing: vsocket-cni is chained and must come after the plugin that makes the interface", ""};
+    return Error{Code::kInvalidConfig,
+                 "prevResult is missing: vsocket-cni is chained and must come after the plugin that makes the interface", ""};
   }
   if (!it->is_object()) return Error{Code::kInvalidConfig, "prevResult must be an object", ""};
   invocation.previous_result = FindMember(text, "prevResult");
@@ -214,7 +223,8 @@ std::optional<Error> ReadVersion(const json& config, Invocation& invocation) {
     return Error{Code::kIncompatibleVersion, "cniVersion " + version + " is not supported", "supported: 0.4.0, 1.0.0, 1.1.0"};
   }
   const bool is_new = invocation.command == Command::kStatus || invocation.command == Command::kGc;
-  if (is_new && version != kSpecVersion) return Error{Code::kIncompatibleVersion, "STATUS and GC came with CNI 1.1.0", "cniVersion is " + version};
+  if (is_new && version != kSpecVersion)
+    return Error{Code::kIncompatibleVersion, "STATUS and GC came with CNI 1.1.0", "cniVersion is " + version};
   return std::nullopt;
 }
 

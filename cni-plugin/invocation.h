@@ -31,22 +31,22 @@ struct Attachment {
 
 // Keys of our own in the plugin's configuration, with what holds when they are missing.
 struct Settings {
-  std::string agent_socket;                // "agentSocket"
-  std::string spool_dir;                   // "spoolDir"
+  std::string agent_socket;                 // "agentSocket"
+  std::string spool_dir;                    // "spoolDir"
   std::chrono::milliseconds timeout{2000};  // "timeoutMs", 1 to 60000: for all that this call asks of the agent
-  bool required = false;                   // "required": without the agent pods must not start
+  bool required = false;                    // "required": without the agent pods must not start
 };
 
 struct Invocation {
   Command command = Command::kVersion;
-  std::string cni_version;           // of the configuration; VERSION: as asked, or kSpecVersion
+  std::string cni_version;  // of the configuration; VERSION: as asked, or kSpecVersion
   Settings settings;
-  Attachment attachment;             // ADD, CHECK, DEL
-  std::string netns;                 // ADD, CHECK
+  Attachment attachment;                  // ADD, CHECK, DEL
+  std::string netns;                      // ADD, CHECK
   std::string pod_uid, pod_ns, pod_name;  // ADD, CHECK; from CNI_ARGS, or made from the container id
-  std::vector<std::string> ips;      // ADD, CHECK: of the pod's side, without prefix length
-  std::string previous_result;       // ADD, CHECK: the bytes of prevResult as they came
-  std::vector<Attachment> keep;      // GC: cni.dev/valid-attachments
+  std::vector<std::string> ips;           // ADD, CHECK: of the pod's side, without prefix length
+  std::string previous_result;            // ADD, CHECK: the bytes of prevResult as they came
+  std::vector<Attachment> keep;           // GC: cni.dev/valid-attachments
 };
 
 // The namespace of pods outside Kubernetes. Not a name Kubernetes allows, so no policy of a cluster selects them by accident.

@@ -34,7 +34,8 @@ void Require(bool holds) {
 }
 
 bool IsFileName(const std::string& text) {
-  return !text.empty() && text.size() < 255 && text.find('/') == std::string::npos && text.find('\0') == std::string::npos && text[0] != '.';
+  return !text.empty() && text.size() < 255 && text.find('/') == std::string::npos && text.find('\0') == std::string::npos &&
+         text[0] != '.';
 }
 
 }  // namespace

@@ -17,7 +17,9 @@ Environment With(const char* command) {
   return environment;
 }
 
-std::string Config(const std::string& more) { return R"({"cniVersion":"1.1.0","name":"net","type":"vsocket-cni")" + more + "}"; }
+std::string Config(const std::string& more) {
+  return R"({"cniVersion":"1.1.0","name":"net","type":"vsocket-cni")" + more + "}";
+}
 const std::string kPrev = R"(,"prevResult":{"ips":[{"address":"10.1.0.2/24"}]})";
 
 Code CodeOf(const Environment& environment, const std::string& config) {
@@ -139,12 +141,12 @@ TEST(Invocation, VersionsThatWeDoNotSpeakAreCode1) {
 
 TEST(Invocation, MembersOfTheWrongKindAreCode7) {
   const std::string deep = std::string(100'000, '[') + std::string(100'000, ']');
-  for (const std::string& bad : {
-           std::string(R"("agentSocket":7)"), std::string(R"("agentSocket":"relative")"), std::string(R"("agentSocket":"/\u0000")"),
-           R"("agentSocket":"/)" + std::string(107, 'x') + R"(")", std::string(R"("spoolDir":"")"), std::string(R"("timeoutMs":0)"),
-           std::string(R"("timeoutMs":60001)"), std::string(R"("timeoutMs":-1)"), std::string(R"("timeoutMs":1.5)"),
-           std::string(R"("timeoutMs":18446744073709551615)"), std::string(R"("timeoutMs":"1")"), std::string(R"("required":1)"),
-           R"("timeoutMs":)" + deep}) {
+  for (const std::string& bad :
+       {std::string(R"("agentSocket":7)"), std::string(R"("agentSocket":"relative")"), std::string(R"("agentSocket":"/\u0000")"),
+        R"("agentSocket":"/)" + std::string(107, 'x') + R"(")", std::string(R"("spoolDir":"")"), std::string(R"("timeoutMs":0)"),
+        std::string(R"("timeoutMs":60001)"), std::string(R"("timeoutMs":-1)"), std::string(R"("timeoutMs":1.5)"),
+        std::string(R"("timeoutMs":18446744073709551615)"), std::string(R"("timeoutMs":"1")"), std::string(R"("required":1)"),
+        R"("timeoutMs":)" + deep}) {
     EXPECT_EQ(CodeOf(kAdd, Config("," + bad + kPrev)), Code::kInvalidConfig) << bad.substr(0, 80);
   }
 }
@@ -173,12 +175,14 @@ TEST(Invocation, DelNeedsNeitherNamespaceNorResult) {
 
 TEST(Invocation, GcNeedsItsList) {
   const Environment gc{"GC", "", "", "", ""};
-  auto call = ParseInvocation(gc, Config(R"(,"cni.dev/valid-attachments":[{"containerID":"a","ifname":"eth0"},{"containerID":"b","ifname":"eth1"}])"));
+  auto call = ParseInvocation(
+      gc, Config(R"(,"cni.dev/valid-attachments":[{"containerID":"a","ifname":"eth0"},{"containerID":"b","ifname":"eth1"}])"));
   ASSERT_TRUE(call.Ok()) << call.Error().message;
   EXPECT_EQ(call->keep, (std::vector<Attachment>{{"a", "eth0"}, {"b", "eth1"}}));
   EXPECT_TRUE(ParseInvocation(gc, Config(R"(,"cni.dev/valid-attachments":[])")).Ok());
-  for (const char* bad : {"", R"(,"cni.dev/valid-attachments":{})", R"(,"cni.dev/valid-attachments":[7])",
-                          R"(,"cni.dev/valid-attachments":[{"containerID":"a"}])", R"(,"cni.dev/valid-attachments":[{"containerID":1,"ifname":""}])"}) {
+  for (const char* bad :
+       {"", R"(,"cni.dev/valid-attachments":{})", R"(,"cni.dev/valid-attachments":[7])",
+        R"(,"cni.dev/valid-attachments":[{"containerID":"a"}])", R"(,"cni.dev/valid-attachments":[{"containerID":1,"ifname":""}])"}) {
     EXPECT_EQ(CodeOf(gc, Config(bad)), Code::kInvalidConfig) << bad;
   }
 }

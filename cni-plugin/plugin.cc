@@ -8,11 +8,17 @@ namespace {
 
 using Kind = Answer::Kind;
 
-Outcome FailWith(const std::string& cni_version, const Error& error) { return {1, RenderError(cni_version, error), ""}; }
+Outcome FailWith(const std::string& cni_version, const Error& error) {
+  return {1, RenderError(cni_version, error), ""};
+}
 
-std::string Line(const std::string& text) { return "vsocket-cni: " + text + "\n"; }
+std::string Line(const std::string& text) {
+  return "vsocket-cni: " + text + "\n";
+}
 
-bool IsAbsent(Kind kind) { return kind == Kind::kUnreachable || kind == Kind::kTimedOut || kind == Kind::kOtherVersion; }
+bool IsAbsent(Kind kind) {
+  return kind == Kind::kUnreachable || kind == Kind::kTimedOut || kind == Kind::kOtherVersion;
+}
 
 Error ErrorOf(const Answer& answer) {
   switch (answer.kind) {
@@ -33,8 +39,7 @@ Error ErrorOf(const Answer& answer) {
 }
 
 Pod PodOf(const Invocation& invocation, const NetnsFacts& facts) {
-  return {invocation.pod_uid,   invocation.pod_ns, invocation.pod_name, invocation.attachment,
-          invocation.netns, facts,             invocation.ips};
+  return {invocation.pod_uid, invocation.pod_ns, invocation.pod_name, invocation.attachment, invocation.netns, facts, invocation.ips};
 }
 
 // Asks; when nobody answers, writes the record and asks again, as proto/spool.h explains. `ask` returns an Answer, `write` a Result.
@@ -129,6 +134,8 @@ Outcome Run(const Invocation& invocation, const Seams& seams) {
   return {0, RenderVersions(invocation.cni_version), ""};
 }
 
-Outcome Refuse(const Error& error) { return FailWith(kSpecVersion, error); }
+Outcome Refuse(const Error& error) {
+  return FailWith(kSpecVersion, error);
+}
 
 }  // namespace vsocket::cni

@@ -73,9 +73,9 @@ class PluginTest : public testing::Test {
     call.previous_result = "{ \"previous\": true }";
     call.keep = {{"c2", "eth0"}};
     return cni::Run(call, {agent_, spool_, [this](const std::string&) -> Result<NetnsFacts, std::string> {
-                        if (netns_gone_) return Failure<std::string>("/run/netns/web: No such file or directory");
-                        return NetnsFacts{7, 8};
-                      }});
+                             if (netns_gone_) return Failure<std::string>("/run/netns/web: No such file or directory");
+                             return NetnsFacts{7, 8};
+                           }});
   }
   static int CodeIn(const Outcome& outcome) {
     EXPECT_NE(outcome.exit_status, 0);

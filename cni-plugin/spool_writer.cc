@@ -47,7 +47,9 @@ std::string ToText(const v1::SpoolRecord& record) {
   return google::protobuf::util::MessageToJsonString(record, &text, options).ok() ? text : std::string();
 }
 
-Failure<std::string> FailErrno(const std::string& what) { return Failure<std::string>(what + ": " + std::strerror(errno)); }
+Failure<std::string> FailErrno(const std::string& what) {
+  return Failure<std::string>(what + ": " + std::strerror(errno));
+}
 
 bool WriteAll(int fd, std::string_view text) {
   while (!text.empty()) {
@@ -79,7 +81,9 @@ Result<Written, std::string> SpoolDirectory::Remove(const Attachment& attachment
   return Put(attachment, ToText(record));
 }
 
-void SpoolDirectory::Forget(const Attachment& attachment) { ::unlink(PathOf(attachment).c_str()); }
+void SpoolDirectory::Forget(const Attachment& attachment) {
+  ::unlink(PathOf(attachment).c_str());
+}
 
 Result<Written, std::string> SpoolDirectory::Put(const Attachment& attachment, const std::string& text) {
   if (text.empty()) return Failure<std::string>("the record cannot be written as JSON");

@@ -13,7 +13,7 @@ namespace vsocket::rpc {
 
 inline constexpr char kDefaultSpoolDir[] = "/var/lib/vsocket/cni-spool";
 inline constexpr char kSpoolSuffix[] = ".json";
-inline constexpr char kSpoolSeparator = '@';  // not in a container id, and an interface name ends the file name
+inline constexpr char kSpoolSeparator = '@';            // not in a container id, and an interface name ends the file name
 inline constexpr char kRejectedSuffix[] = ".rejected";  // a record the agent could not read, kept for people
 
 }  // namespace vsocket::rpc

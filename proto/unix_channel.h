@@ -4,8 +4,6 @@
 #include <memory>
 #include <string>
 
-#include "base/result.h"
-
 namespace grpc {
 class Channel;
 }
@@ -20,6 +18,7 @@ struct ConnectError {
 // Connects and hands gRPC the socket. So "nobody there" is told from "does not answer", and gRPC needs no name resolution, no load
 // balancing and no back-off, which is most of its start-up time. The connection is not made again when it breaks.
 // Never blocks: connect(2) on a UNIX socket either succeeds at once or fails.
-Result<std::shared_ptr<grpc::Channel>, ConnectError> ConnectUnix(const std::string& path);
+// Null, and `*error` set, when it fails.
+std::shared_ptr<grpc::Channel> ConnectUnix(const std::string& path, ConnectError* error);
 
 }  // namespace vsocket::rpc

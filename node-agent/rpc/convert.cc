@@ -22,7 +22,9 @@ bool IsName(std::string_view text) {
   return true;
 }
 
-Failure<ApiError> Invalid(std::string message) { return Failure<ApiError>({ApiErrorKind::kInvalid, std::move(message)}); }
+Failure<ApiError> Invalid(std::string message) {
+  return Failure<ApiError>({ApiErrorKind::kInvalid, std::move(message)});
+}
 
 v1::ConnectionState StateOf(model::ConnectionState state) {
   switch (state) {

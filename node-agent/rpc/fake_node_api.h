@@ -77,8 +77,7 @@ class FakeNodeApi : public model::NodeApi {
 
   std::vector<model::ConnectionInfo> Connections() override { return connections; }
 
-  Answer<model::Verdict> TracePolicy(const std::string& source_pod, const std::string& destination_pod,
-                                     const std::string& port) override {
+  Answer<model::Verdict> TracePolicy(const std::string& source_pod, const std::string& destination_pod, const std::string& port) override {
     const std::lock_guard<std::mutex> lock(mutex_);
     traced = {source_pod, destination_pod, port};
     return verdict;

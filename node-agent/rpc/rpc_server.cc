@@ -26,10 +26,14 @@ using model::Done;
 constexpr char kPrivateSuffix[] = ".XXXXXX";  // mkdtemp(3)
 constexpr char kPrivateName[] = "/s";
 constexpr int kLargestRequest = 1 << 20;  // of CollectPods with thousands of attachments; all others are small
-constexpr int kMostThreads = 64;        // beyond it a request is refused with RESOURCE_EXHAUSTED, not queued
+constexpr int kMostThreads = 64;          // beyond it a request is refused with RESOURCE_EXHAUSTED, not queued
 
-Failure<ApiError> Fail(ApiErrorKind kind, std::string message) { return Failure<ApiError>({kind, std::move(message)}); }
-Failure<ApiError> FailErrno(const std::string& what) { return Fail(ApiErrorKind::kUnavailable, what + ": " + std::strerror(errno)); }
+Failure<ApiError> Fail(ApiErrorKind kind, std::string message) {
+  return Failure<ApiError>({kind, std::move(message)});
+}
+Failure<ApiError> FailErrno(const std::string& what) {
+  return Fail(ApiErrorKind::kUnavailable, what + ": " + std::strerror(errno));
+}
 
 // Held for the life of the server. The file itself stays: to unlink it would let two agents lock two files of one name.
 Result<UniqueFd, ApiError> Lock(const std::string& path) {
@@ -151,10 +155,16 @@ class RpcServer::Impl {
 
 RpcServer::RpcServer(model::NodeApi& api, RpcServerOptions options) : impl_(std::make_unique<Impl>(api, std::move(options))) {}
 
-RpcServer::~RpcServer() { Stop(std::chrono::milliseconds(0)); }
+RpcServer::~RpcServer() {
+  Stop(std::chrono::milliseconds(0));
+}
 
-Result<SpoolReport, model::ApiError> RpcServer::Start() { return impl_->Start(); }
+Result<SpoolReport, model::ApiError> RpcServer::Start() {
+  return impl_->Start();
+}
 
-void RpcServer::Stop(std::chrono::milliseconds grace) { impl_->Stop(grace); }
+void RpcServer::Stop(std::chrono::milliseconds grace) {
+  impl_->Stop(grace);
+}
 
 }  // namespace vsocket::rpc

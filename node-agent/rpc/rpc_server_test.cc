@@ -162,8 +162,7 @@ TEST_F(RpcServerTest, AnotherVersionIsRefusedNamingBoth) {
 
   v1::StatusResponse status;
   grpc::ClientContext ask;
-  EXPECT_EQ(v1::Inspect::NewStub(channel)->Status(&ask, v1::StatusRequest(), &status).error_code(),
-            grpc::StatusCode::FAILED_PRECONDITION);
+  EXPECT_EQ(v1::Inspect::NewStub(channel)->Status(&ask, v1::StatusRequest(), &status).error_code(), grpc::StatusCode::FAILED_PRECONDITION);
 }
 
 TEST_F(RpcServerTest, NamesThatCouldLeaveADirectoryAndBadAddressesAreInvalid) {
@@ -303,7 +302,8 @@ TEST_F(RpcServerTest, AFileThatIsNoSocketIsLeftAlone) {
 
 TEST_F(RpcServerTest, BadPathsAreErrorsInWords) {
   EXPECT_EQ(RpcServer(api_, RpcServerOptions()).Start().Error().kind, model::ApiErrorKind::kInvalid);
-  EXPECT_EQ(RpcServer(api_, RpcServerOptions{.socket_path = dir_ + "/" + std::string(100, 'x'), .spool_dir = ""}).Start().Error().kind, model::ApiErrorKind::kInvalid);
+  EXPECT_EQ(RpcServer(api_, RpcServerOptions{.socket_path = dir_ + "/" + std::string(100, 'x'), .spool_dir = ""}).Start().Error().kind,
+            model::ApiErrorKind::kInvalid);
   auto missing = RpcServer(api_, RpcServerOptions{.socket_path = dir_ + "/no/such.sock", .spool_dir = ""}).Start();
   EXPECT_EQ(missing.Error().kind, model::ApiErrorKind::kUnavailable);
   EXPECT_NE(missing.Error().message.find("No such file or directory"), std::string::npos);

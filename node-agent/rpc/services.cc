@@ -105,8 +105,7 @@ grpc::Status InspectService::ListConnections(grpc::ServerContext*, const v1::Lis
   return grpc::Status::OK;
 }
 
-grpc::Status InspectService::TracePolicy(grpc::ServerContext*, const v1::TracePolicyRequest* request,
-                                         v1::TracePolicyResponse* response) {
+grpc::Status InspectService::TracePolicy(grpc::ServerContext*, const v1::TracePolicyRequest* request, v1::TracePolicyResponse* response) {
   if (auto refusal = gate_.Admit(request->protocol_version()); !refusal.ok()) return refusal;
   auto verdict = api_.TracePolicy(request->source_pod(), request->destination_pod(), request->port());
   if (!verdict) return ToStatus(verdict.Error());

@@ -12,10 +12,10 @@
 namespace vsocket::rpc {
 
 struct SpoolReport {
-  std::uint32_t added = 0;             // pods wired late
-  std::uint32_t removed = 0;           // attachments forgotten late
-  std::uint32_t stale = 0;             // of an earlier boot, or the network namespace is gone: dropped
-  std::vector<std::string> problems;   // a line each, naming the file: unreadable records, and what the api refused
+  std::uint32_t added = 0;            // pods wired late
+  std::uint32_t removed = 0;          // attachments forgotten late
+  std::uint32_t stale = 0;            // of an earlier boot, or the network namespace is gone: dropped
+  std::vector<std::string> problems;  // a line each, naming the file: unreadable records, and what the api refused
 };
 
 // Applies the records in `dir` to `api`, oldest first, and deletes each once it is applied.

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """vsocket-cni behind Debian's bridge, host-local and portmap, as a runtime calls it, with the agent up, down, hung and of another
-release. Each test that does not need a fake runs against the fake and, when it is built, the real agent.
+release. Each test that does not need a fake runs against the fake and the real agent.
 
 usage: cni_test.py BIN_FOLDER [unittest arguments]
 """
@@ -16,7 +16,7 @@ import unittest
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 from conflist import Attachment, Conflist, PluginError  # noqa: E402
-from lab import Lab, enter, freeze, thaw, wait_connectable  # noqa: E402
+from lab import Lab, enter, freeze, thaw  # noqa: E402
 
 BIN = ""
 POD_ARGS = "K8S_POD_NAMESPACE=default;K8S_POD_NAME={0};K8S_POD_UID=uid-{0};K8S_POD_INFRA_CONTAINER_ID={0}-sandbox"
@@ -148,7 +148,8 @@ class LiveAgent:
         alone = self.alone()
         for name in ("keep", "drop"):
             pod = self.pod(name)
-            self.assertEqual(self.call("ADD", self.config(), CNI_CONTAINERID=pod.container_id, CNI_NETNS=pod.netns, CNI_ARGS=pod.args)[0], 0)
+            who = {"CNI_CONTAINERID": pod.container_id, "CNI_NETNS": pod.netns, "CNI_ARGS": pod.args}
+            self.assertEqual(self.call("ADD", self.config(), **who)[0], 0)
         alone.garbage_collect([("keep-sandbox", "eth0")])
         self.assertEqual([row["name"] for row in self.ask("pods")["pods"]], ["keep"])
         status, out, _ = self.call("GC", {key: value for key, value in self.config().items() if key != "prevResult"})
@@ -175,7 +176,11 @@ class LiveAgent:
 
     def ask(self, *words):
         done = subprocess.run(
-            [program("vsocketctl"), "--agent-socket", self.socket, "-o", "json", *words], capture_output=True, text=True, check=True, timeout=30
+            [program("vsocketctl"), "--agent-socket", self.socket, "-o", "json", *words],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=30,
         )
         return json.loads(done.stdout)
 
@@ -188,9 +193,7 @@ class FakeAgentTest(LiveAgent, CniCase):
 class RealAgentTest(LiveAgent, CniCase):
     def start_agent(self):
         os.makedirs(self.lab.path("cluster"), exist_ok=True)
-        log = open(self.lab.path("agent.log"), "wb")  # noqa: SIM115: the agent's for as long as it lives
-        self.addCleanup(log.close)
-        process = subprocess.Popen(
+        return self.lab.spawn(
             [
                 program("vsocket-agent"),
                 f"--run-dir={self.lab.path('run')}",
@@ -198,19 +201,12 @@ class RealAgentTest(LiveAgent, CniCase):
                 f"--rpc-socket={self.socket}",
                 f"--spool-dir={self.spool}",
                 f"--cluster-dir={self.lab.path('cluster')}",
-                "--http-listen=",
-                "--shim-library=",
+                # Two words each: the parser takes the next word for the value of "--http-listen=".
+                *("--http-listen", ""),
+                *("--shim-library", ""),
             ],
-            stdout=log,
-            stderr=log,
+            "agent ready",
         )
-        self.lab.processes.append(process)
-        try:
-            wait_connectable(self.socket)
-        except OSError:
-            with open(self.lab.path("agent.log"), encoding="utf-8") as stream:
-                self.fail(f"the agent does not serve: {stream.read()}")
-        return process
 
 
 class NoAgentTest(CniCase):
@@ -375,9 +371,9 @@ def main():
     global BIN
     enter()
     BIN = os.path.abspath(sys.argv.pop(1))
-    if not os.access(program("vsocket-agent"), os.X_OK):
-        print("vsocket-agent is not built: its half of the tests is left out")
-        del globals()["RealAgentTest"]
+    missing = [name for name in ("vsocket-agent", "vsocket-cni", "vsocketctl", "fake-cni-agent") if not os.access(program(name), os.X_OK)]
+    if missing:
+        sys.exit(f"not built in {BIN}: {', '.join(missing)}")
     unittest.main(verbosity=2)
 
 

@@ -59,7 +59,8 @@ class Conflist:
             raise
         os.makedirs(self.cache, mode=0o700, exist_ok=True)
         with open(self._cache_file(attachment), "w", encoding="utf-8") as stream:
-            json.dump({"result": result, "netns": attachment.netns, "args": attachment.args, "capabilities": attachment.capabilities}, stream)
+            kept = {"netns": attachment.netns, "args": attachment.args, "capabilities": attachment.capabilities}
+            json.dump({"result": result, **kept}, stream)
         return result
 
     def check(self, attachment):
@@ -115,7 +116,13 @@ class Conflist:
             if asked:
                 config["runtimeConfig"] = asked
         done = subprocess.run(
-            [self._find(plugin["type"])], input=json.dumps(config), env=environment, stdout=subprocess.PIPE, text=True, timeout=60, check=False
+            [self._find(plugin["type"])],
+            input=json.dumps(config),
+            env=environment,
+            stdout=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
         )
         if done.returncode == 0:
             return done.stdout

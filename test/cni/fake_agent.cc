@@ -1,7 +1,7 @@
 // The agent's gRPC socket over a registry in memory, for what a real agent cannot be made to do at will: another release, not ready,
 // nothing else on the machine. SIGTERM ends it; the names of what it was told go to stdout at the end, a line each.
-#include <csignal>
 #include <CLI/CLI.hpp>
+#include <csignal>
 #include <cstdint>
 #include <iostream>
 #include <string>

@@ -4,11 +4,9 @@ namespaces and plugin state all vanish with the test, however it ends."""
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
-import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 INSIDE = "VSOCKET_CNI_LAB"
@@ -94,7 +92,11 @@ class Lab:
     def ping(self, name, address, port=7007):
         """A TCP round trip from the namespace `name`. The answer's text."""
         done = subprocess.run(
-            ["ip", "netns", "exec", name, sys.executable, "-c", PING, address, str(port)], capture_output=True, text=True, timeout=20, check=False
+            ["ip", "netns", "exec", name, sys.executable, "-c", PING, address, str(port)],
+            capture_output=True,
+            text=True,
+            timeout=20,
+            check=False,
         )
         return done.stdout.strip() or done.stderr
 
@@ -107,16 +109,3 @@ def freeze(process):
 
 def thaw(process):
     process.send_signal(signal.SIGCONT)
-
-
-def wait_connectable(path, seconds=15):
-    """Until somebody accepts on the UNIX socket."""
-    deadline = time.monotonic() + seconds
-    while True:
-        with socket.socket(socket.AF_UNIX) as probe:
-            try:
-                return probe.connect(path)
-            except OSError:
-                if time.monotonic() > deadline:
-                    raise
-        time.sleep(0.01)
