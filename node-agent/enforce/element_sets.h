@@ -20,8 +20,8 @@ struct PortElement {
 
 // Of one address family.
 struct ElementSets {
-  std::vector<model::AddressRange> any;    // every protocol and port; sorted, disjoint
-  std::vector<PortElement> ports;          // no two cover the same (address, protocol, port)
+  std::vector<model::AddressRange> any;  // every protocol and port; sorted, disjoint
+  std::vector<PortElement> ports;        // no two cover the same (address, protocol, port)
   bool operator==(const ElementSets&) const = default;
 };
 

@@ -13,7 +13,9 @@ using model::AllowEntry;
 using model::IpAddress;
 using model::Protocol;
 
-IpAddress Ip(const std::string& text) { return IpAddress::Parse(text).value(); }
+IpAddress Ip(const std::string& text) {
+  return IpAddress::Parse(text).value();
+}
 AllowEntry Entry(const char* first, const char* last, Protocol protocol, std::uint16_t from, std::uint16_t to) {
   return {{Ip(first), Ip(last)}, protocol, from, to};
 }
@@ -30,7 +32,8 @@ TEST(ElementSetsTest, SplitsOverlapsAndJoinsNeighbours) {
 }
 
 TEST(ElementSetsTest, WhatIsOpenAnywayNeedsNoPorts) {
-  const auto sets = Disjoint({AllowEntry{{Ip("10.0.0.0"), Ip("10.0.0.255")}, {}, 0, 65535}, Entry("10.0.0.9", "10.0.1.1", Protocol::kUdp, 53, 53)}, true);
+  const auto sets =
+      Disjoint({AllowEntry{{Ip("10.0.0.0"), Ip("10.0.0.255")}, {}, 0, 65535}, Entry("10.0.0.9", "10.0.1.1", Protocol::kUdp, 53, 53)}, true);
   EXPECT_EQ(sets.any.size(), 1u);
   ASSERT_EQ(sets.ports.size(), 1u);
   EXPECT_EQ(sets.ports[0].remote.first, Ip("10.0.1.0"));
@@ -78,7 +81,8 @@ TEST(ElementSetsTest, RandomEntriesKeepTheirMeaning) {
         for (const Protocol protocol : {Protocol::kTcp, Protocol::kUdp, Protocol::kSctp}) {
           const IpAddress ip = address(ipv4, host);
           const bool wanted = std::any_of(entries.begin(), entries.end(), [&](const AllowEntry& entry) {
-            return entry.remote.Contains(ip) && (!entry.protocol || (*entry.protocol == protocol && entry.first_port <= port && port <= entry.last_port));
+            return entry.remote.Contains(ip) &&
+                   (!entry.protocol || (*entry.protocol == protocol && entry.first_port <= port && port <= entry.last_port));
           });
           int times = 0;
           ASSERT_EQ(Covers(sets, ip, protocol, port, &times), wanted) << "VSOCKET_SEED=" << seed << " round " << round;

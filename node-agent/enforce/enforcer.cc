@@ -9,9 +9,13 @@ namespace vsocket::enforce {
 namespace {
 
 // A pod that gets a new sandbox keeps its uid; the tables in the two namespaces are two things.
-std::string KeyOf(const model::LocalPod& pod) { return pod.uid + "\n" + pod.container_id + "\n" + pod.ifname + "\n" + pod.netns_path; }
+std::string KeyOf(const model::LocalPod& pod) {
+  return pod.uid + "\n" + pod.container_id + "\n" + pod.ifname + "\n" + pod.netns_path;
+}
 
-std::string FullName(const model::LocalPod& pod) { return pod.ns + "/" + pod.name; }
+std::string FullName(const model::LocalPod& pod) {
+  return pod.ns + "/" + pod.name;
+}
 
 }  // namespace
 

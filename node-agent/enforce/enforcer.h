@@ -38,7 +38,7 @@ struct WantedRules {
 };
 
 struct EnforceError {
-  std::string pod;   // "ns/name"
+  std::string pod;  // "ns/name"
   std::string what;
 };
 
@@ -46,9 +46,9 @@ class Enforcer {
  public:
   explicit Enforcer(std::unique_ptr<RulesetApplier> applier);
 
-  // `wanted` is the complete list of wired pods. Each pod whose ruleset text differs from what was last applied is updated, so is a pod seen
-  // for the first time or in a new sandbox (an earlier agent may have left a table behind); the table of a pod that is no longer in the list
-  // is removed, unless its namespace is gone. Returns what failed; what failed is tried again by the next call.
+  // `wanted` is the complete list of wired pods. Each pod whose ruleset text differs from what was last applied is updated, so is a pod
+  // seen for the first time or in a new sandbox (an earlier agent may have left a table behind); the table of a pod that is no longer in
+  // the list is removed, unless its namespace is gone. Returns what failed; what failed is tried again by the next call.
   std::vector<EnforceError> Sync(const std::vector<WantedRules>& wanted);
 
   struct Counters {
@@ -59,7 +59,7 @@ class Enforcer {
  private:
   struct Entry {
     model::LocalPod pod;
-    std::string text;      // last applied; empty: not known what is in place
+    std::string text;  // last applied; empty: not known what is in place
   };
   void Update(const WantedRules& wanted, std::vector<EnforceError>& errors);
   // True when there is nothing left to do for the entry.

@@ -32,11 +32,19 @@ constexpr int kSoNetnsCookie = SO_NETNS_COOKIE;
 
 constexpr std::size_t kShownOutput = 2000;
 
-ApplyError Broken(std::string what) { return {false, std::move(what)}; }
-ApplyError Gone(std::string what) { return {true, std::move(what)}; }
-std::string ErrnoText(const char* what) { return std::string(what) + ": " + std::strerror(errno); }
+ApplyError Broken(std::string what) {
+  return {false, std::move(what)};
+}
+ApplyError Gone(std::string what) {
+  return {true, std::move(what)};
+}
+std::string ErrnoText(const char* what) {
+  return std::string(what) + ": " + std::strerror(errno);
+}
 
-UniqueFd Memfd(const char* name) { return UniqueFd(::memfd_create(name, MFD_CLOEXEC)); }
+UniqueFd Memfd(const char* name) {
+  return UniqueFd(::memfd_create(name, MFD_CLOEXEC));
+}
 
 bool WriteAll(int fd, const std::string& text) {
   for (std::size_t done = 0; done < text.size();) {
@@ -64,7 +72,8 @@ std::optional<ApplyError> Enter(const model::LocalPod& pod) {
     return ApplyError{gone, ErrnoText(("open " + pod.netns_path).c_str())};
   }
   struct stat theirs, own;
-  if (::fstat(ns.Get(), &theirs) != 0 || ::stat("/proc/thread-self/ns/net", &own) != 0) return Broken(ErrnoText("stat of a network namespace"));
+  if (::fstat(ns.Get(), &theirs) != 0 || ::stat("/proc/thread-self/ns/net", &own) != 0)
+    return Broken(ErrnoText("stat of a network namespace"));
   if (theirs.st_dev == own.st_dev && theirs.st_ino == own.st_ino) return Broken(pod.netns_path + " is the agent's own network namespace");
   if (::setns(ns.Get(), CLONE_NEWNET) != 0) {
     // EINVAL: a plain file where the namespace was mounted before the pod ended.
@@ -75,7 +84,8 @@ std::optional<ApplyError> Enter(const model::LocalPod& pod) {
   const UniqueFd probe(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
   std::uint64_t cookie = 0;
   socklen_t size = sizeof(cookie);
-  if (!probe.Valid() || ::getsockopt(probe.Get(), SOL_SOCKET, kSoNetnsCookie, &cookie, &size) != 0) return Broken(ErrnoText("SO_NETNS_COOKIE"));
+  if (!probe.Valid() || ::getsockopt(probe.Get(), SOL_SOCKET, kSoNetnsCookie, &cookie, &size) != 0)
+    return Broken(ErrnoText("SO_NETNS_COOKIE"));
   if (cookie != pod.netns_cookie) return Gone(pod.netns_path + " is another network namespace than the one the pod was wired in");
   return std::nullopt;
 }
@@ -153,7 +163,8 @@ NftApplier::NftApplier(std::string nft_path, std::chrono::milliseconds timeout) 
 Result<Applied, ApplyError> NftApplier::Apply(const model::LocalPod& pod, const std::string& text) {
   std::optional<ApplyError> error;
   try {
-    // A thread of its own, because it cannot come back: leaving the pod's namespace again could fail, and this process must never be left in it.
+    // A thread of its own, because it cannot come back: leaving the pod's namespace again could fail, and this process must never be left
+    // in it.
     std::thread inside([&] {
       error = Enter(pod);
       if (!error) error = RunNft(nft_path_, text, timeout_);

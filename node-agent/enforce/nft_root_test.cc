@@ -35,7 +35,9 @@ constexpr int kServer = 0, kFriend = 1, kStranger = 2, kHost = -1;
 constexpr int kPatienceMs = 5000;  // for what must come
 constexpr int kSilenceMs = 300;    // for what must not: the time a packet has to get through if it were let through
 
-IpAddress Ip(const std::string& text) { return IpAddress::Parse(text).value(); }
+IpAddress Ip(const std::string& text) {
+  return IpAddress::Parse(text).value();
+}
 
 sockaddr_storage Sockaddr(const std::string& ip, std::uint16_t port, socklen_t* size) {
   sockaddr_storage storage{};
@@ -146,8 +148,8 @@ TEST_F(NftRootTest, IngressAllowsRefusesAndIsRemoved) {
     EXPECT_EQ(Connect(kFriend, ip, 6379), 0) << ip;
     EXPECT_EQ(Connect(kFriend, ip, 7000), ECONNREFUSED) << ip;
     EXPECT_EQ(Connect(kStranger, ip, 6379), ECONNREFUSED) << ip;
-    EXPECT_EQ(Connect(kHost, ip, 7000), 0) << ip;      // the own node
-    EXPECT_EQ(Connect(kServer, ip, 7000), 0) << ip;    // itself
+    EXPECT_EQ(Connect(kHost, ip, 7000), 0) << ip;    // the own node
+    EXPECT_EQ(Connect(kServer, ip, 7000), 0) << ip;  // itself
     Enforce({});
     EXPECT_EQ(Connect(kStranger, ip, 7000), 0) << ip;
   }
@@ -227,15 +229,15 @@ TEST_F(NftRootTest, DatagramsAreDroppedOrPassAndFollowAPolicyChangeAtOnce) {
   Enforce(FriendOnly());
   SendTo(stranger.Get(), "10.77.0.10", 53);
   SendTo(ally.Get(), "10.77.0.10", 53);
-  ASSERT_TRUE(Receives(server.Get(), kPatienceMs));   // the friend's
-  EXPECT_FALSE(Receives(server.Get(), kSilenceMs));   // not the stranger's
+  ASSERT_TRUE(Receives(server.Get(), kPatienceMs));  // the friend's
+  EXPECT_FALSE(Receives(server.Get(), kSilenceMs));  // not the stranger's
   SendTo(server.Get(), "10.77.0.11", 5000);
-  EXPECT_TRUE(Receives(ally.Get(), kPatienceMs));     // the answer
+  EXPECT_TRUE(Receives(ally.Get(), kPatienceMs));  // the answer
   AllowList nobody = FriendOnly();
   nobody.ingress.entries.clear();
   Enforce(nobody);
   SendTo(ally.Get(), "10.77.0.10", 53);
-  EXPECT_FALSE(Receives(server.Get(), kSilenceMs));   // though conntrack knows the flow
+  EXPECT_FALSE(Receives(server.Get(), kSilenceMs));  // though conntrack knows the flow
 }
 
 TEST_F(NftRootTest, EgressAllowsRefusesAtOnceAndLetsAnswersIn) {
@@ -243,7 +245,8 @@ TEST_F(NftRootTest, EgressAllowsRefusesAtOnceAndLetsAnswersIn) {
   const UniqueFd dns = Socket(kFriend, "10.77.0.11", SOCK_DGRAM, 53), own = Socket(kServer, "10.77.0.10", SOCK_DGRAM, 5001);
   AllowList list;
   list.egress.isolated = true;
-  list.egress.entries = {{{Ip("10.77.0.11"), Ip("10.77.0.11")}, Protocol::kTcp, 80, 80}, {{Ip("10.77.0.11"), Ip("10.77.0.11")}, Protocol::kUdp, 53, 53}};
+  list.egress.entries = {{{Ip("10.77.0.11"), Ip("10.77.0.11")}, Protocol::kTcp, 80, 80},
+                         {{Ip("10.77.0.11"), Ip("10.77.0.11")}, Protocol::kUdp, 53, 53}};
   list.ingress.isolated = true;
   list.node_addresses = {Ip("10.77.0.1")};
   Enforce(list);
@@ -313,7 +316,8 @@ TEST_F(NftApplierTest, SaysWhatIsWrong) {
   EXPECT_TRUE(applier.Apply(pod, RemovalText()).Error().namespace_gone);
   pod.netns_path = "/etc/hostname";
   EXPECT_TRUE(applier.Apply(pod, RemovalText()).Error().namespace_gone);
-  EXPECT_NE(NftApplier("/nonexistent/nft").Apply(node_.Pod(kServer), RemovalText()).Error().what.find("cannot be started"), std::string::npos);
+  EXPECT_NE(NftApplier("/nonexistent/nft").Apply(node_.Pod(kServer), RemovalText()).Error().what.find("cannot be started"),
+            std::string::npos);
 }
 
 TEST_F(NftApplierTest, AnNftThatHangsIsKilled) {

@@ -102,7 +102,9 @@ void AppendHook(std::string& out, const std::string& hook, const std::string& de
 
 }  // namespace
 
-std::string RemovalText() { return "add table inet vsocket\ndelete table inet vsocket\n"; }
+std::string RemovalText() {
+  return "add table inet vsocket\ndelete table inet vsocket\n";
+}
 
 std::string RulesetText(const model::AllowList& allow) {
   std::string out = RemovalText();

@@ -26,7 +26,8 @@ std::string PodYaml(const std::string& name, const std::string& label = "x") {
   return "apiVersion: v1\nkind: Pod\nmetadata: {name: " + name + ", labels: {app: " + label + "}}\n";
 }
 std::string PolicyYaml(const std::string& name, const std::string& rest = "") {
-  return "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: " + name + "}\nspec:\n  podSelector: {matchLabels: {app: x}}\n" + rest;
+  return "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: " + name +
+         "}\nspec:\n  podSelector: {matchLabels: {app: x}}\n" + rest;
 }
 
 class DirSourceTest : public ::testing::Test {

@@ -25,8 +25,8 @@ class DirWatch {
   [[nodiscard]] int Fd() const { return fd_.Get(); }
 
   struct Changes {
-    bool everything = false;          // the directory came, went, or was swapped; or events were lost
-    std::set<std::string> names;      // files of the directory that were completed, moved or removed
+    bool everything = false;      // the directory came, went, or was swapped; or events were lost
+    std::set<std::string> names;  // files of the directory that were completed, moved or removed
     [[nodiscard]] bool Any() const { return everything || !names.empty(); }
   };
   // Takes every event that is there, without waiting, into `changes`.

@@ -55,7 +55,9 @@ std::optional<std::string> ReadFile(const std::string& path, std::string& error)
   return text;
 }
 
-std::string Where(const std::string& path, int line) { return line > 0 ? path + ":" + std::to_string(line) : path; }
+std::string Where(const std::string& path, int line) {
+  return line > 0 ? path + ":" + std::to_string(line) : path;
+}
 
 // Takes the objects of one kind from every file, the first of each name only.
 class Collector {
@@ -99,7 +101,8 @@ void DirectoryState::ReadAll() {
   const std::unique_ptr<DIR, int (*)(DIR*)> dir(::opendir(directory_.c_str()), ::closedir);
   if (!dir) {
     // What was in force stays so: a directory that is about to be replaced must not open everything meanwhile.
-    directory_problems_.push_back({directory_, std::string("cannot be opened: ") + std::strerror(errno) + "; the last state stays in force"});
+    directory_problems_.push_back(
+        {directory_, std::string("cannot be opened: ") + std::strerror(errno) + "; the last state stays in force"});
     return;
   }
   std::set<std::string> present;
@@ -108,7 +111,8 @@ void DirectoryState::ReadAll() {
     const dirent* entry = ::readdir(dir.get());
     if (entry == nullptr) {
       if (errno != 0) {
-        directory_problems_.push_back({directory_, std::string("cannot be read: ") + std::strerror(errno) + "; the last state stays in force"});
+        directory_problems_.push_back(
+            {directory_, std::string("cannot be read: ") + std::strerror(errno) + "; the last state stays in force"});
         return;
       }
       break;
@@ -149,8 +153,9 @@ void DirectoryState::ReadOne(const std::string& name) {
   }
   if (file.was_good) return;
   for (const auto& replaced : manifest.quarantine) {
-    file.problems.push_back({Where(path, replaced.line), "NetworkPolicy " + NamespacedName(replaced.object) +
-                                                             " was never valid: until it is, the pods it selects may exchange nothing with others"});
+    file.problems.push_back(
+        {Where(path, replaced.line), "NetworkPolicy " + NamespacedName(replaced.object) +
+                                         " was never valid: until it is, the pods it selects may exchange nothing with others"});
   }
   manifest.policies.insert(manifest.policies.end(), manifest.quarantine.begin(), manifest.quarantine.end());
   std::stable_sort(manifest.policies.begin(), manifest.policies.end(), [](const auto& a, const auto& b) { return a.line < b.line; });
@@ -164,7 +169,8 @@ DirectoryState::View DirectoryState::Assemble() {
   for (const auto& [name, file] : files_) {
     const std::string path = PathOf(name);
     view.problems.insert(view.problems.end(), file.problems.begin(), file.problems.end());
-    collector.Add("Namespace", path, file.in_force.namespaces, [](const model::Namespace& ns) { return ns.name; }, view.state.namespaces);
+    collector.Add(
+        "Namespace", path, file.in_force.namespaces, [](const model::Namespace& ns) { return ns.name; }, view.state.namespaces);
     collector.Add("Pod", path, file.in_force.pods, NamespacedName<model::Pod>, view.state.pods);
     collector.Add("NetworkPolicy", path, file.in_force.policies, NamespacedName<model::NetworkPolicy>, view.state.policies);
   }

@@ -38,7 +38,7 @@ class DirectoryState {
 
  private:
   struct File {
-    Manifest in_force;                         // the last good content; or, while there has never been any, what is valid plus quarantine
+    Manifest in_force;  // the last good content; or, while there has never been any, what is valid plus quarantine
     bool was_good = false;
     std::vector<model::SourceProblem> problems;
   };
@@ -51,7 +51,7 @@ class DirectoryState {
 
   const std::string directory_;
   const InfoLog info_;
-  std::map<std::string, File> files_;          // by name: file order
+  std::map<std::string, File> files_;  // by name: file order
   std::vector<model::SourceProblem> directory_problems_;
   std::set<std::string> reported_unselective_;
 };

@@ -6,8 +6,12 @@
 namespace vsocket::kube {
 namespace {
 
-bool IsLowerOrDigit(char c) { return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9'); }
-bool IsAlphanumeric(char c) { return IsLowerOrDigit(c) || (c >= 'A' && c <= 'Z'); }
+bool IsLowerOrDigit(char c) {
+  return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9');
+}
+bool IsAlphanumeric(char c) {
+  return IsLowerOrDigit(c) || (c >= 'A' && c <= 'Z');
+}
 
 // A label name or value: alphanumeric at both ends, '-', '_' and '.' between.
 bool IsQualifiedName(std::string_view text) {
@@ -142,7 +146,9 @@ bool IsLabelKey(std::string_view text) {
   return IsDnsSubdomain(text.substr(0, slash)) && IsQualifiedName(text.substr(slash + 1));
 }
 
-bool IsLabelValue(std::string_view text) { return text.empty() || IsQualifiedName(text); }
+bool IsLabelValue(std::string_view text) {
+  return text.empty() || IsQualifiedName(text);
+}
 
 bool IsPortName(std::string_view text) {
   return !text.empty() && text.size() <= 15 && text.find("--") == std::string_view::npos && text.front() != '-' && text.back() != '-' &&

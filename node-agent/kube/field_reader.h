@@ -22,7 +22,8 @@ class FieldReader {
 
   void Error(int line, const std::string& path, const std::string& what) { errors_.push_back({line, path + ": " + what}); }
 
-  // Each returns nothing after reporting when the node has another type. A null `node` (absent) or a YAML null is "not there": nothing, no error.
+  // Each returns nothing after reporting when the node has another type. A null `node` (absent) or a YAML null is "not there": nothing, no
+  // error.
   std::optional<std::string> Text(const YamlNode* node, const std::string& path);
   std::optional<bool> Boolean(const YamlNode* node, const std::string& path);
   std::optional<std::int64_t> Integer(const YamlNode* node, const std::string& path, std::int64_t lowest, std::int64_t highest);
@@ -43,10 +44,10 @@ class FieldReader {
 
 // Syntax rules of the Kubernetes API (k8s.io/apimachinery/pkg/util/validation as documented under "Object Names and IDs" and "Labels and
 // Selectors").
-bool IsDnsLabel(std::string_view text);       // RFC 1123 label, at most 63
-bool IsDnsSubdomain(std::string_view text);   // RFC 1123 subdomain, at most 253
-bool IsLabelKey(std::string_view text);       // [prefix/]name
-bool IsLabelValue(std::string_view text);     // may be empty, at most 63
-bool IsPortName(std::string_view text);       // IANA service name, RFC 6335 section 5.1: at most 15, a letter somewhere, no "--"
+bool IsDnsLabel(std::string_view text);      // RFC 1123 label, at most 63
+bool IsDnsSubdomain(std::string_view text);  // RFC 1123 subdomain, at most 253
+bool IsLabelKey(std::string_view text);      // [prefix/]name
+bool IsLabelValue(std::string_view text);    // may be empty, at most 63
+bool IsPortName(std::string_view text);      // IANA service name, RFC 6335 section 5.1: at most 15, a letter somewhere, no "--"
 
 }  // namespace vsocket::kube

@@ -11,7 +11,9 @@ namespace {
 
 constexpr const char* kPolicyApi = "networking.k8s.io/v1";
 
-std::string At(const std::string& path, std::size_t index) { return path + "[" + std::to_string(index) + "]"; }
+std::string At(const std::string& path, std::size_t index) {
+  return path + "[" + std::to_string(index) + "]";
+}
 
 struct Metadata {
   std::string name, ns, uid;
@@ -34,7 +36,8 @@ Metadata ReadMetadata(const YamlNode& object, bool namespaced, FieldReader& read
   metadata.ns = "default";
   if (namespaced) {
     if (const auto ns = reader.Text(node->Find("namespace"), "metadata.namespace"); ns && !ns->empty()) {
-      if (!IsDnsLabel(*ns)) reader.Error(node->line, "metadata.namespace", "\"" + *ns + "\" is not a namespace name: a-z, 0-9 and - (RFC 1123)");
+      if (!IsDnsLabel(*ns))
+        reader.Error(node->line, "metadata.namespace", "\"" + *ns + "\" is not a namespace name: a-z, 0-9 and - (RFC 1123)");
       metadata.ns = *ns;
     }
   }
@@ -189,7 +192,8 @@ class ManifestReader {
     if (!valid) policy = QuarantinePolicy(object);
     policy.ns = std::move(metadata.ns);
     policy.name = std::move(metadata.name);
-    for (const std::string& note : notes) out_.notes.push_back({object.line, "NetworkPolicy " + policy.ns + "/" + policy.name + ": " + note});
+    for (const std::string& note : notes)
+      out_.notes.push_back({object.line, "NetworkPolicy " + policy.ns + "/" + policy.name + ": " + note});
     (valid ? out_.policies : out_.quarantine).push_back({std::move(policy), object.line});
   }
 
@@ -203,7 +207,8 @@ Manifest ReadManifest(std::string_view text, const YamlLimits& limits) {
   YamlStream stream = ParseYaml(text, limits);
   ManifestReader reader(manifest);
   for (const YamlNodePtr& document : stream.documents) reader.ReadObject(*document);
-  manifest.errors.insert(manifest.errors.end(), std::make_move_iterator(stream.errors.begin()), std::make_move_iterator(stream.errors.end()));
+  manifest.errors.insert(manifest.errors.end(), std::make_move_iterator(stream.errors.begin()),
+                         std::make_move_iterator(stream.errors.end()));
   return manifest;
 }
 

@@ -26,7 +26,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     for (const auto* rules : {&policy.object.ingress, &policy.object.egress}) {
       for (const auto& rule : *rules) {
         for (const auto& peer : rule.peers) Require(peer.ip_block.has_value() != (peer.pod_selector || peer.namespace_selector));
-        for (const auto& port : rule.ports) Require((!port.end || (port.number && *port.number <= *port.end)) && (port.name.empty() || !port.number));
+        for (const auto& port : rule.ports)
+          Require((!port.end || (port.number && *port.number <= *port.end)) && (port.name.empty() || !port.number));
       }
     }
   }

@@ -59,11 +59,14 @@ status:
   EXPECT_TRUE(pod.host_network);
   EXPECT_FALSE(pod.finished);
   EXPECT_EQ(pod.ips, (std::vector{*model::IpAddress::Parse("10.0.0.5"), *model::IpAddress::Parse("fd00::5")}));
-  EXPECT_EQ(pod.ports, (std::vector<model::ContainerPort>{{"http", 8080, model::Protocol::kTcp}, {"", 53, model::Protocol::kUdp}, {"proxy", 15000, model::Protocol::kTcp}}));
+  EXPECT_EQ(pod.ports,
+            (std::vector<model::ContainerPort>{
+                {"http", 8080, model::Protocol::kTcp}, {"", 53, model::Protocol::kUdp}, {"proxy", 15000, model::Protocol::kTcp}}));
 }
 
 TEST(ManifestTest, PhasesAndDefaultNamespace) {
-  for (const auto& [phase, finished] : {std::pair{"Pending", false}, {"Running", false}, {"Succeeded", true}, {"Failed", true}, {"Unknown", false}}) {
+  for (const auto& [phase, finished] :
+       {std::pair{"Pending", false}, {"Running", false}, {"Succeeded", true}, {"Failed", true}, {"Unknown", false}}) {
     const Manifest manifest = ReadManifest(std::string("{apiVersion: v1, kind: Pod, metadata: {name: x}, status: {phase: ") + phase + "}}");
     ASSERT_EQ(manifest.pods.size(), 1u) << Errors(manifest);
     EXPECT_EQ(manifest.pods[0].object.finished, finished) << phase;
@@ -104,14 +107,16 @@ TEST(ManifestTest, ObjectsThatAreWrong) {
       {"apiVersion: v1\nkind: Pod\n", "1: metadata.name: is required"},
       {"apiVersion: v1\nkind: Pod\nmetadata: {name: Bad_Name}\n", "3: metadata.name: \"Bad_Name\" is not a name"},
       {"apiVersion: v1\nkind: Pod\nmetadata: {name: x, namespace: A}\n", "3: metadata.namespace"},
-      {"apiVersion: v1\nkind: Pod\nmetadata:\n  name: x\n  labels:\n    a: 1\n", "6: metadata.labels.a: must be a text, is a number (put it in quotes)"},
+      {"apiVersion: v1\nkind: Pod\nmetadata:\n  name: x\n  labels:\n    a: 1\n",
+       "6: metadata.labels.a: must be a text, is a number (put it in quotes)"},
       {"apiVersion: v1\nkind: Pod\nmetadata:\n  name: x\n  labels: {a: b c}\n", "5: metadata.labels.a: \"b c\" is not a label value"},
       {"apiVersion: v1\nkind: Pod\nmetadata:\n  name: x\n  labels: {-a: b}\n", "5: metadata.labels: \"-a\" is not a label key"},
       {"apiVersion: v1\nkind: Pod\nmetadata: {name: x}\nspec: {hostNetwork: maybe}\n", "4: spec.hostNetwork: must be true or false"},
       {"apiVersion: v1\nkind: Pod\nmetadata: {name: x}\nspec: {containers: [{ports: [{containerPort: 0}]}]}\n",
        "4: spec.containers[0].ports[0].containerPort: must be a number from 1 to 65535"},
       {"apiVersion: v1\nkind: Pod\nmetadata: {name: x}\nspec: {containers: [{ports: [{name: x}]}]}\n", "containerPort: is required"},
-      {"apiVersion: v1\nkind: Pod\nmetadata: {name: x}\nstatus: {podIP: 10.0.0.500}\n", "4: status.podIP: \"10.0.0.500\" is not an IP address"},
+      {"apiVersion: v1\nkind: Pod\nmetadata: {name: x}\nstatus: {podIP: 10.0.0.500}\n",
+       "4: status.podIP: \"10.0.0.500\" is not an IP address"},
       {"apiVersion: v1\nkind: List\n", "1: items: is required in a List"},
       {"apiVersion: v1\nkind: Pod\nmetadata: [", "3: "},
   };

@@ -8,7 +8,9 @@
 namespace vsocket::kube {
 namespace {
 
-std::string At(const std::string& path, std::size_t index) { return path + "[" + std::to_string(index) + "]"; }
+std::string At(const std::string& path, std::size_t index) {
+  return path + "[" + std::to_string(index) + "]";
+}
 
 std::optional<model::SelectorTerm::Operator> ParseOperator(const std::string& text) {
   using Operator = model::SelectorTerm::Operator;
@@ -35,7 +37,8 @@ void ReadTerm(const YamlNode& node, const std::string& path, FieldReader& reader
   if (const YamlNode* values = reader.Sequence(node.Find("values"), path + ".values")) {
     for (std::size_t i = 0; i < values->items.size(); ++i) {
       const auto value = reader.Text(values->items[i].get(), At(path + ".values", i));
-      if (value && !IsLabelValue(*value)) reader.Error(values->items[i]->line, At(path + ".values", i), "\"" + *value + "\" is not a label value");
+      if (value && !IsLabelValue(*value))
+        reader.Error(values->items[i]->line, At(path + ".values", i), "\"" + *value + "\" is not a label value");
       if (!value && values->items[i]->kind == YamlNode::Kind::kNull) {
         reader.Error(values->items[i]->line, At(path + ".values", i), "must be a text, is nothing");
       }
@@ -109,7 +112,8 @@ void ReadPeer(const YamlNode& node, const std::string& path, FieldReader& reader
   const YamlNode* block = reader.Map(node.Find("ipBlock"), path + ".ipBlock");
   if (block != nullptr) {
     peer.ip_block = ReadIpBlock(*block, path + ".ipBlock", reader);
-    if (peer.pod_selector || peer.namespace_selector) reader.Error(block->line, path, "ipBlock cannot stand beside podSelector or namespaceSelector");
+    if (peer.pod_selector || peer.namespace_selector)
+      reader.Error(block->line, path, "ipBlock cannot stand beside podSelector or namespaceSelector");
   } else if (!peer.pod_selector && !peer.namespace_selector) {
     reader.Error(node.line, path, "must have a podSelector, a namespaceSelector or an ipBlock (write {} to select all)");
   }
@@ -128,8 +132,9 @@ void ReadPort(const YamlNode& node, const std::string& path, FieldReader& reader
   if (which != nullptr && which->kind == YamlNode::Kind::kScalar && TypeOf(*which) == ScalarType::kString) {
     port.name = which->scalar;
     if (!IsPortName(port.name)) {
-      reader.Error(which->line, path + ".port",
-                   "\"" + port.name + "\" is not a port name: at most 15 of a-z, 0-9 and -, with a letter (a number is written without quotes)");
+      reader.Error(
+          which->line, path + ".port",
+          "\"" + port.name + "\" is not a port name: at most 15 of a-z, 0-9 and -, with a letter (a number is written without quotes)");
     }
   } else if (const auto number = reader.Integer(which, path + ".port", 1, 65535)) {
     port.number = static_cast<std::uint16_t>(*number);

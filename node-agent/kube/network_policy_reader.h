@@ -15,8 +15,8 @@ namespace vsocket::kube {
 // Fills all but namespace and name. Valid only when no error was reported to `reader`.
 model::NetworkPolicy ReadNetworkPolicySpec(const YamlNode& object, FieldReader& reader, std::vector<std::string>& notes);
 
-// The policy that stands in for an invalid one: isolates in both directions, allows nothing, selects the pods that the invalid one names, or
-// the whole namespace when its podSelector cannot be read.
+// The policy that stands in for an invalid one: isolates in both directions, allows nothing, selects the pods that the invalid one names,
+// or the whole namespace when its podSelector cannot be read.
 model::NetworkPolicy QuarantinePolicy(const YamlNode& object);
 
 std::optional<model::Protocol> ParseProtocol(const std::string& text);

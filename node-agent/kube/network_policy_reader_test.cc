@@ -51,10 +51,10 @@ TEST(NetworkPolicyReaderTest, ReadsEveryField) {
   EXPECT_TRUE(policy.ingress[0].peers[0].pod_selector && policy.ingress[0].peers[0].namespace_selector);
   EXPECT_EQ(model::ToString(policy.ingress[0].peers[1].ip_block->except[0]), "10.1.0.0/16");
   using model::Protocol;
-  EXPECT_EQ(policy.ingress[0].ports, (std::vector<model::PolicyPort>{{Protocol::kTcp, "", 5432, {}},
-                                                                      {Protocol::kUdp, "dns", {}, {}},
-                                                                      {Protocol::kSctp, "", {}, {}},
-                                                                      {Protocol::kTcp, "", 100, 200}}));
+  EXPECT_EQ(
+      policy.ingress[0].ports,
+      (std::vector<model::PolicyPort>{
+          {Protocol::kTcp, "", 5432, {}}, {Protocol::kUdp, "dns", {}, {}}, {Protocol::kSctp, "", {}, {}}, {Protocol::kTcp, "", 100, 200}}));
   EXPECT_EQ(policy.egress, std::vector<model::PolicyRule>(1));
 }
 
@@ -83,15 +83,18 @@ TEST(NetworkPolicyReaderTest, ErrorsNameFieldLineAndReason) {
       {"sepc: {podSelector: {}}\n", 4, "sepc: unknown field"},
       {"", 1, "spec: is required"},
       {"spec: {}\n", 4, "spec.podSelector: is required"},
-      {"spec:\n  podSelector: {}\n  ingres:\n  - {}\n", 6, "spec.ingres: unknown field (known here: podSelector, policyTypes, ingress, egress)"},
+      {"spec:\n  podSelector: {}\n  ingres:\n  - {}\n", 6,
+       "spec.ingres: unknown field (known here: podSelector, policyTypes, ingress, egress)"},
       {"spec:\n  podSelector:\n    app: web\n", 6, "spec.podSelector.app: unknown field"},
       {"spec:\n  podSelector: {matchLabels: {a: 1}}\n", 5, "spec.podSelector.matchLabels.a: must be a text, is a number"},
       {"spec:\n  podSelector: {matchLabels: {a: 'b c'}}\n", 5, "is not a label value"},
       {"spec:\n  podSelector: {matchLabels: {a b: c}}\n", 5, "is not a label key"},
-      {"spec:\n  podSelector: {matchExpressions: [{key: a, operator: in, values: [b]}]}\n", 5, "operator: must be In, NotIn, Exists or DoesNotExist"},
+      {"spec:\n  podSelector: {matchExpressions: [{key: a, operator: in, values: [b]}]}\n", 5,
+       "operator: must be In, NotIn, Exists or DoesNotExist"},
       {"spec:\n  podSelector: {matchExpressions: [{key: a, operator: In}]}\n", 5, "values: must not be empty for the operator In"},
       {"spec:\n  podSelector: {matchExpressions: [{key: a, operator: NotIn, values: []}]}\n", 5, "values: must not be empty"},
-      {"spec:\n  podSelector: {matchExpressions: [{key: a, operator: Exists, values: [b]}]}\n", 5, "values: must be empty for the operator Exists"},
+      {"spec:\n  podSelector: {matchExpressions: [{key: a, operator: Exists, values: [b]}]}\n", 5,
+       "values: must be empty for the operator Exists"},
       {"spec:\n  podSelector: {matchExpressions: [{operator: Exists}]}\n", 5, "key: must be a label key"},
       {"spec:\n  podSelector: {matchExpressions: [{key: a, operator: In, values: ['b c']}]}\n", 5, "is not a label value"},
       {"spec:\n  podSelector: {matchExpressions: [x]}\n", 5, "matchExpressions[0]: must be a map"},
@@ -104,13 +107,16 @@ TEST(NetworkPolicyReaderTest, ErrorsNameFieldLineAndReason) {
       {"spec:\n  podSelector: {}\n  ingress:\n  - from:\n    - {}\n", 8, "spec.ingress[0].from[0]: must have a podSelector"},
       {"spec:\n  podSelector: {}\n  ingress:\n  - from:\n    - podSelector:\n", 8, "must have a podSelector"},
       {"spec:\n  podSelector: {}\n  ingress:\n  - from:\n    - podSelectors: {}\n", 8, "podSelectors: unknown field"},
-      {"spec:\n  podSelector: {}\n  ingress:\n  - from:\n    - ipBlock: {cidr: 10.0.0.0/8}\n      podSelector: {}\n", 8, "ipBlock cannot stand beside"},
+      {"spec:\n  podSelector: {}\n  ingress:\n  - from:\n    - ipBlock: {cidr: 10.0.0.0/8}\n      podSelector: {}\n", 8,
+       "ipBlock cannot stand beside"},
       {"spec:\n  podSelector: {}\n  egress:\n  - to: [{ipBlock: {cidr: 10.0.0.0/33}}]\n", 7, "ipBlock.cidr: \"10.0.0.0/33\" is not a CIDR"},
       {"spec:\n  podSelector: {}\n  egress:\n  - to: [{ipBlock: {}}]\n", 7, "ipBlock.cidr: is required"},
       {"spec:\n  podSelector: {}\n  egress:\n  - to: [{ipBlock: {cidr: 10.0.0.0/8, expect: [10.1.0.0/16]}}]\n", 7, "expect: unknown field"},
-      {"spec:\n  podSelector: {}\n  egress:\n  - to: [{ipBlock: {cidr: 10.0.0.0/8, except: [11.0.0.0/16]}}]\n", 7, "must be a strict part of 10.0.0.0/8"},
+      {"spec:\n  podSelector: {}\n  egress:\n  - to: [{ipBlock: {cidr: 10.0.0.0/8, except: [11.0.0.0/16]}}]\n", 7,
+       "must be a strict part of 10.0.0.0/8"},
       {"spec:\n  podSelector: {}\n  egress:\n  - to: [{ipBlock: {cidr: 10.0.0.0/8, except: [10.0.0.0/8]}}]\n", 7, "must be a strict part"},
-      {"spec:\n  podSelector: {}\n  egress:\n  - to: [{ipBlock: {cidr: 10.0.0.0/8, except: [10.0.0.1]}}]\n", 7, "except[0]: must be a CIDR"},
+      {"spec:\n  podSelector: {}\n  egress:\n  - to: [{ipBlock: {cidr: 10.0.0.0/8, except: [10.0.0.1]}}]\n", 7,
+       "except[0]: must be a CIDR"},
       {"spec:\n  podSelector: {}\n  ingress:\n  - ports: [{port: 0}]\n", 7, "port: must be a number from 1 to 65535"},
       {"spec:\n  podSelector: {}\n  ingress:\n  - ports: [{port: 65536}]\n", 7, "port: must be a number from 1 to 65535"},
       {"spec:\n  podSelector: {}\n  ingress:\n  - ports: [{port: 8.5}]\n", 7, "port: must be a number"},
@@ -139,7 +145,8 @@ TEST(NetworkPolicyReaderTest, ErrorsNameFieldLineAndReason) {
 }
 
 TEST(NetworkPolicyReaderTest, AnotherApiVersionIsAnError) {
-  const Manifest manifest = ReadManifest("apiVersion: extensions/v1beta1\nkind: NetworkPolicy\nmetadata: {name: p}\nspec: {podSelector: {}}\n");
+  const Manifest manifest =
+      ReadManifest("apiVersion: extensions/v1beta1\nkind: NetworkPolicy\nmetadata: {name: p}\nspec: {podSelector: {}}\n");
   EXPECT_EQ(manifest.errors.size(), 1u);
   EXPECT_EQ(manifest.quarantine.size(), 1u);
 }

@@ -83,7 +83,8 @@ class TreeBuilder : public YAML::EventHandler {
 
   void Count(const YAML::Mark& mark, std::size_t more) {
     nodes_ += more;
-    if (nodes_ > limits_.nodes) Refuse(mark, "more than " + std::to_string(limits_.nodes) + " values (aliases counted where they are used)");
+    if (nodes_ > limits_.nodes)
+      Refuse(mark, "more than " + std::to_string(limits_.nodes) + " values (aliases counted where they are used)");
   }
 
   void Leaf(const YAML::Mark& mark, YamlNode::Kind kind, YAML::anchor_t anchor, const std::string& value, bool quoted) {
@@ -177,7 +178,8 @@ YamlStream ParseYaml(std::string_view text, const YamlLimits& limits) {
     return stream;
   }
   if (const auto nul = text.find('\0'); nul != std::string_view::npos) {
-    stream.errors.push_back({1 + static_cast<int>(std::count(text.begin(), text.begin() + static_cast<std::ptrdiff_t>(nul), '\n')), "a NUL byte in the text"});
+    stream.errors.push_back(
+        {1 + static_cast<int>(std::count(text.begin(), text.begin() + static_cast<std::ptrdiff_t>(nul), '\n')), "a NUL byte in the text"});
     return stream;
   }
   TreeBuilder builder(limits);
@@ -201,7 +203,8 @@ YamlStream ParseYaml(std::string_view text, const YamlLimits& limits) {
 ScalarType TypeOf(const YamlNode& scalar) {
   const std::string& text = scalar.scalar;
   if (scalar.quoted || text.empty()) return ScalarType::kString;
-  if (OneOf(text, {"true", "True", "TRUE", "false", "False", "FALSE", "yes", "Yes", "YES", "no", "No", "NO", "on", "On", "ON", "off", "Off", "OFF", "y", "Y", "n", "N"})) {
+  if (OneOf(text, {"true", "True", "TRUE", "false", "False", "FALSE", "yes", "Yes", "YES", "no", "No",
+                   "NO",   "on",   "On",   "ON",    "off",   "Off",   "OFF", "y",   "Y",   "n",  "N"})) {
     return ScalarType::kBool;
   }
   if (OneOf(text, {".inf", ".Inf", ".INF", "-.inf", "-.Inf", "-.INF", "+.inf", ".nan", ".NaN", ".NAN"})) return ScalarType::kFloat;

@@ -34,13 +34,13 @@ struct YamlNode {
   };
 
   Kind kind = Kind::kNull;
-  int line = 0;                      // 1-based
-  bool quoted = false;               // a quoted or block scalar: always a string
+  int line = 0;         // 1-based
+  bool quoted = false;  // a quoted or block scalar: always a string
   std::string scalar;
-  std::vector<YamlNodePtr> items;    // kSequence
-  std::vector<Entry> entries;        // kMap, in file order, keys unique
-  std::size_t weight = 1;            // nodes at and below this one, aliases expanded
-  std::size_t height = 1;            // levels at and below this one, aliases expanded
+  std::vector<YamlNodePtr> items;  // kSequence
+  std::vector<Entry> entries;      // kMap, in file order, keys unique
+  std::size_t weight = 1;          // nodes at and below this one, aliases expanded
+  std::size_t height = 1;          // levels at and below this one, aliases expanded
 
   // Null when it is no map or has no such key.
   [[nodiscard]] const YamlNode* Find(std::string_view key) const;

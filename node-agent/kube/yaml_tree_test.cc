@@ -77,15 +77,20 @@ TEST(YamlTreeTest, RefusesDepthDirectAndThroughAliases) {
   EXPECT_EQ(FirstError(std::string(64, '[') + std::string(64, ']')), "");
   EXPECT_NE(FirstError(std::string(65, '[') + std::string(65, ']')).find(limit), std::string::npos);
   const std::string deep = std::string(40, '[') + "1" + std::string(40, ']');
-  EXPECT_NE(FirstError("a: &a " + deep + "\nb: " + std::string(40, '[') + "*a" + std::string(40, ']') + "\n").find(limit), std::string::npos);
+  EXPECT_NE(FirstError("a: &a " + deep + "\nb: " + std::string(40, '[') + "*a" + std::string(40, ']') + "\n").find(limit),
+            std::string::npos);
   std::string block;
   for (int i = 0; i < 200; ++i) block += std::string(static_cast<std::size_t>(i), ' ') + "a:\n";
   EXPECT_NE(FirstError(block).find(limit), std::string::npos);
 }
 
-TEST(YamlTreeTest, RefusesAnAliasInsideItsOwnAnchor) { EXPECT_NE(FirstError("a: &a [*a]\n"), ""); }
+TEST(YamlTreeTest, RefusesAnAliasInsideItsOwnAnchor) {
+  EXPECT_NE(FirstError("a: &a [*a]\n"), "");
+}
 
-TEST(YamlTreeTest, RefusesTooMuchText) { EXPECT_EQ(FirstError("a: 12345678\n", {10, 64, 1000}), "0: larger than 10 bytes"); }
+TEST(YamlTreeTest, RefusesTooMuchText) {
+  EXPECT_EQ(FirstError("a: 12345678\n", {10, 64, 1000}), "0: larger than 10 bytes");
+}
 
 TEST(YamlTreeTest, ScalarTypes) {
   const auto type = [](const char* text) {
@@ -94,7 +99,8 @@ TEST(YamlTreeTest, ScalarTypes) {
     node.scalar = text;
     return TypeOf(node);
   };
-  for (const char* text : {"web", "10.0.0.0/8", "1.2.3.4", "v1", "-", "1a", "", "tcp", "0xg", "e5", "."}) EXPECT_EQ(type(text), ScalarType::kString) << text;
+  for (const char* text : {"web", "10.0.0.0/8", "1.2.3.4", "v1", "-", "1a", "", "tcp", "0xg", "e5", "."})
+    EXPECT_EQ(type(text), ScalarType::kString) << text;
   for (const char* text : {"true", "False", "yes", "NO", "on", "off"}) EXPECT_EQ(type(text), ScalarType::kBool) << text;
   for (const char* text : {"0", "80", "-1", "+7", "0x1F", "0o17", "010"}) EXPECT_EQ(type(text), ScalarType::kInteger) << text;
   for (const char* text : {"1.5", "1e3", ".5", "-1.0E-3", ".inf", ".nan", "1."}) EXPECT_EQ(type(text), ScalarType::kFloat) << text;

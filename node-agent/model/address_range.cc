@@ -7,7 +7,9 @@
 namespace vsocket::model {
 namespace {
 
-unsigned Bits(const IpAddress& address) { return address.IsV4() ? 32 : 128; }
+unsigned Bits(const IpAddress& address) {
+  return address.IsV4() ? 32 : 128;
+}
 
 IpAddress WithBytes(const IpAddress& like, const std::array<std::uint8_t, 16>& bytes) {
   if (like.IsV4()) return IpAddress::V4({bytes[0], bytes[1], bytes[2], bytes[3]});
@@ -41,20 +43,28 @@ std::optional<Cidr> ParseCidr(std::string_view text) {
   return Cidr{FillHostBits(*address, prefix, false), prefix};
 }
 
-std::string ToString(const Cidr& cidr) { return cidr.base.ToString() + "/" + std::to_string(cidr.prefix); }
+std::string ToString(const Cidr& cidr) {
+  return cidr.base.ToString() + "/" + std::to_string(cidr.prefix);
+}
 
 // An IPv6 range that spans ::ffff:0:0/96 keeps its IPv6 ends: only an end *inside* the mapped block could turn into IPv4, and ParseCidr
 // lets no such CIDR in (a shorter prefix that holds the block starts and ends outside it).
-AddressRange RangeOf(const Cidr& cidr) { return {FillHostBits(cidr.base, cidr.prefix, false), FillHostBits(cidr.base, cidr.prefix, true)}; }
+AddressRange RangeOf(const Cidr& cidr) {
+  return {FillHostBits(cidr.base, cidr.prefix, false), FillHostBits(cidr.base, cidr.prefix, true)};
+}
 
-bool Contains(const Cidr& cidr, const IpAddress& address) { return RangeOf(cidr).Contains(address); }
+bool Contains(const Cidr& cidr, const IpAddress& address) {
+  return RangeOf(cidr).Contains(address);
+}
 
 bool Contains(const IpBlock& block, const IpAddress& address) {
   return Contains(block.cidr, address) &&
          std::none_of(block.except.begin(), block.except.end(), [&](const Cidr& hole) { return Contains(hole, address); });
 }
 
-bool Covers(const Cidr& outer, const Cidr& inner) { return inner.prefix >= outer.prefix && Contains(outer, inner.base); }
+bool Covers(const Cidr& outer, const Cidr& inner) {
+  return inner.prefix >= outer.prefix && Contains(outer, inner.base);
+}
 
 // IPv6 steps over ::ffff:0:0/96: as values those addresses are IPv4, so the neighbour of the one before is the one after.
 std::optional<IpAddress> Next(const IpAddress& address) {

@@ -5,9 +5,15 @@
 namespace vsocket::model {
 namespace {
 
-IpAddress Ip(const char* text) { return IpAddress::Parse(text).value(); }
-AddressRange Range(const char* first, const char* last) { return {Ip(first), Ip(last)}; }
-Cidr Block(const char* text) { return ParseCidr(text).value(); }
+IpAddress Ip(const char* text) {
+  return IpAddress::Parse(text).value();
+}
+AddressRange Range(const char* first, const char* last) {
+  return {Ip(first), Ip(last)};
+}
+Cidr Block(const char* text) {
+  return ParseCidr(text).value();
+}
 
 TEST(CidrTest, Parses) {
   EXPECT_EQ(ToString(Block("10.0.0.0/8")), "10.0.0.0/8");
@@ -19,8 +25,8 @@ TEST(CidrTest, Parses) {
 }
 
 TEST(CidrTest, RefusesWhatIsNoCidr) {
-  for (const char* text : {"", "10.0.0.0", "10.0.0.0/", "10.0.0.0/33", "10.0.0.0/08", "10.0.0.0/-1", "10.0.0.0/+8", "10.0.0.0/8 ", "fd00::/129", "/8",
-                           "10.0.0/8", "::ffff:10.0.0.0/104", "10.0.0.0/8/8", "10.0.0.0/99999999999"}) {
+  for (const char* text : {"", "10.0.0.0", "10.0.0.0/", "10.0.0.0/33", "10.0.0.0/08", "10.0.0.0/-1", "10.0.0.0/+8", "10.0.0.0/8 ",
+                           "fd00::/129", "/8", "10.0.0/8", "::ffff:10.0.0.0/104", "10.0.0.0/8/8", "10.0.0.0/99999999999"}) {
     EXPECT_FALSE(ParseCidr(text)) << text;
   }
 }
@@ -57,8 +63,9 @@ TEST(RangeTest, StepsToTheEnds) {
 }
 
 TEST(RangeTest, MergeIsCanonical) {
-  EXPECT_EQ(Merge({Range("10.0.0.5", "10.0.0.9"), Range("10.0.0.1", "10.0.0.4"), Range("10.0.0.2", "10.0.0.3"), Range("10.0.1.0", "10.0.1.1")}),
-            (std::vector{Range("10.0.0.1", "10.0.0.9"), Range("10.0.1.0", "10.0.1.1")}));
+  EXPECT_EQ(
+      Merge({Range("10.0.0.5", "10.0.0.9"), Range("10.0.0.1", "10.0.0.4"), Range("10.0.0.2", "10.0.0.3"), Range("10.0.1.0", "10.0.1.1")}),
+      (std::vector{Range("10.0.0.1", "10.0.0.9"), Range("10.0.1.0", "10.0.1.1")}));
   EXPECT_EQ(Merge({Range("255.255.255.255", "255.255.255.255"), Range("0.0.0.0", "255.255.255.255")}),
             (std::vector{Range("0.0.0.0", "255.255.255.255")}));
   const auto both = Merge({Range("0.0.0.0", "255.255.255.255"), Range("::", "::5")});
@@ -70,7 +77,8 @@ TEST(RangeTest, SubtractLeavesExactlyTheRest) {
   EXPECT_EQ(Subtract(all, {}), std::vector{all});
   EXPECT_EQ(Subtract(all, {Range("10.0.0.0", "10.0.0.9"), Range("10.0.0.5", "10.0.0.19"), Range("10.0.0.255", "10.0.1.3")}),
             std::vector{Range("10.0.0.20", "10.0.0.254")});
-  EXPECT_EQ(Subtract(all, {Range("10.0.0.16", "10.0.0.31")}), (std::vector{Range("10.0.0.0", "10.0.0.15"), Range("10.0.0.32", "10.0.0.255")}));
+  EXPECT_EQ(Subtract(all, {Range("10.0.0.16", "10.0.0.31")}),
+            (std::vector{Range("10.0.0.0", "10.0.0.15"), Range("10.0.0.32", "10.0.0.255")}));
   EXPECT_TRUE(Subtract(all, {Range("9.0.0.0", "11.0.0.0")}).empty());
   EXPECT_TRUE(Subtract(Range("0.0.0.0", "255.255.255.255"), {Range("0.0.0.0", "255.255.255.255")}).empty());
   EXPECT_EQ(Subtract(all, {Range("::", "::1")}), std::vector{all});

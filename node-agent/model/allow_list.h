@@ -22,13 +22,13 @@ struct AllowEntry {
 };
 
 struct DirectionAllowList {
-  bool isolated = false;             // false: everything is allowed and `entries` is empty
-  std::vector<AllowEntry> entries;   // sorted, without duplicates; they may overlap
+  bool isolated = false;            // false: everything is allowed and `entries` is empty
+  std::vector<AllowEntry> entries;  // sorted, without duplicates; they may overlap
   bool operator==(const DirectionAllowList&) const = default;
 };
 
 struct AllowList {
-  std::string pod;                   // "ns/name"
+  std::string pod;  // "ns/name"
   DirectionAllowList ingress;
   DirectionAllowList egress;
   std::vector<IpAddress> node_addresses;  // always allowed in (kubelet probes); sorted

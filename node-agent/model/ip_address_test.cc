@@ -21,8 +21,8 @@ TEST(IpAddressTest, ParsesAndPrintsBothFamilies) {
 }
 
 TEST(IpAddressTest, RefusesWhatIsNoAddress) {
-  for (const char* text : {"", " ", "10.0.0", "10.0.0.256", "10.0.0.01", "10.0.0.1 ", "1.2.3.4.5", "fe80::1%eth0", "::1/128", "1::2::3", "localhost",
-                           "0x0a.0.0.1", "00000000000000000000000000000000000000000000000000000000000000"}) {
+  for (const char* text : {"", " ", "10.0.0", "10.0.0.256", "10.0.0.01", "10.0.0.1 ", "1.2.3.4.5", "fe80::1%eth0", "::1/128", "1::2::3",
+                           "localhost", "0x0a.0.0.1", "00000000000000000000000000000000000000000000000000000000000000"}) {
     EXPECT_FALSE(IpAddress::Parse(text)) << text;
   }
   EXPECT_FALSE(IpAddress::Parse(std::string_view("10.0.0.1\0", 9)));

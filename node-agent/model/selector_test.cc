@@ -7,7 +7,9 @@ namespace {
 
 using Op = SelectorTerm::Operator;
 
-LabelSelector Term(Op op, std::vector<std::string> values = {}) { return {{}, {{"tier", op, std::move(values)}}}; }
+LabelSelector Term(Op op, std::vector<std::string> values = {}) {
+  return {{}, {{"tier", op, std::move(values)}}};
+}
 
 TEST(SelectorTest, EmptyMatchesEverything) {
   EXPECT_TRUE(Matches({}, {}));

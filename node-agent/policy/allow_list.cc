@@ -26,7 +26,8 @@ std::vector<PortRange> Resolve(const model::PolicyRule& rule, const model::Pod* 
     if (!port.name.empty()) {
       if (destination == nullptr) continue;
       for (const model::ContainerPort& offered : destination->ports) {
-        if (offered.name == port.name && offered.protocol == port.protocol) ranges.push_back({port.protocol, offered.number, offered.number});
+        if (offered.name == port.name && offered.protocol == port.protocol)
+          ranges.push_back({port.protocol, offered.number, offered.number});
       }
     } else if (port.number) {
       ranges.push_back({port.protocol, *port.number, port.end.value_or(*port.number)});
@@ -68,7 +69,8 @@ class Flattener {
   }
 
   bool HasNamedPort(const CompiledRule& rule) const {
-    return std::any_of(rule.source->ports.begin(), rule.source->ports.end(), [](const model::PolicyPort& port) { return !port.name.empty(); });
+    return std::any_of(rule.source->ports.begin(), rule.source->ports.end(),
+                       [](const model::PolicyPort& port) { return !port.name.empty(); });
   }
 
   // Pods and others alike. For egress a name has as many meanings as there are pods in the range.
@@ -87,7 +89,8 @@ class Flattener {
     const auto ports = Resolve(*rule.source, direction_ == Direction::kIngress ? &self_ : nullptr);
     ForEachPodAddress([&](std::size_t pod, const model::IpAddress& ip) {
       const auto& claimants = compiled_.PodsAt(ip);
-      if (!std::all_of(claimants.begin(), claimants.end(), [&](std::size_t claimant) { return compiled_.InGroup(claimant, group); })) return;
+      if (!std::all_of(claimants.begin(), claimants.end(), [&](std::size_t claimant) { return compiled_.InGroup(claimant, group); }))
+        return;
       if (per_pod_ports && claimants.size() == 1) {
         Emit({ip, ip}, Resolve(*rule.source, &compiled_.PodAt(pod)));
       } else {

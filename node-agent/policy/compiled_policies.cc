@@ -14,7 +14,9 @@ namespace {
 constexpr const char* kNamespaceNameLabel = "kubernetes.io/metadata.name";
 
 // A spelling of the selector that is equal for equal selectors and different for different ones (lengths before texts).
-void AppendText(std::string& key, const std::string& text) { key += std::to_string(text.size()) + ":" + text; }
+void AppendText(std::string& key, const std::string& text) {
+  key += std::to_string(text.size()) + ":" + text;
+}
 
 void AppendSelector(std::string& key, const std::optional<model::LabelSelector>& selector) {
   if (!selector) {
@@ -53,8 +55,7 @@ CompiledPolicies::CompiledPolicies(const model::ClusterState& state) : state_(st
   egress_isolating_.resize(identities_.size());
   policies_.reserve(state_.policies.size());  // pointers into it are kept
   for (const model::NetworkPolicy& policy : state_.policies) {
-    policies_.push_back(
-        {policy.ns + "/" + policy.name, CompileRules(policy.ns, policy.ingress), CompileRules(policy.ns, policy.egress)});
+    policies_.push_back({policy.ns + "/" + policy.name, CompileRules(policy.ns, policy.ingress), CompileRules(policy.ns, policy.egress)});
     const Group& subjects = groups_[GroupFor(policy.ns, {policy.pod_selector, std::nullopt, std::nullopt})];
     for (std::size_t identity = 0; identity < identities_.size(); ++identity) {
       if (!subjects[identity]) continue;
@@ -138,6 +139,8 @@ const std::vector<const CompiledPolicy*>& CompiledPolicies::Isolating(std::size_
   return (direction == Direction::kIngress ? ingress_isolating_ : egress_isolating_)[identity_of_pod_[pod]];
 }
 
-bool CompiledPolicies::InGroup(std::size_t pod, std::size_t group) const { return groups_[group][identity_of_pod_[pod]]; }
+bool CompiledPolicies::InGroup(std::size_t pod, std::size_t group) const {
+  return groups_[group][identity_of_pod_[pod]];
+}
 
 }  // namespace vsocket::policy

@@ -25,7 +25,9 @@ struct Target {
   model::Protocol protocol;
 };
 
-std::string FullName(const model::Pod& pod) { return pod.ns + "/" + pod.name; }
+std::string FullName(const model::Pod& pod) {
+  return pod.ns + "/" + pod.name;
+}
 
 bool PeerMatches(const CompiledPolicies& compiled, const CompiledPeer& peer, const End& remote) {
   if (peer.block != nullptr) return remote.address && model::Contains(*peer.block, *remote.address);
@@ -138,7 +140,9 @@ Failure<model::ApiError> Fail(model::ApiErrorKind kind, std::string message) {
   return Failure<model::ApiError>({kind, std::move(message)});
 }
 
-std::string Qualified(const std::string& pod) { return pod.find('/') == std::string::npos ? "default/" + pod : pod; }
+std::string Qualified(const std::string& pod) {
+  return pod.find('/') == std::string::npos ? "default/" + pod : pod;
+}
 
 // Addresses of one family for both ends, so that ipBlocks are asked about a flow that can exist; none when there is no such pair.
 void PickAddresses(const model::Pod& source, const model::Pod& destination, End& from, End& to) {
@@ -198,7 +202,9 @@ Result<model::Verdict, model::ApiError> Evaluator::Trace(const std::string& sour
     if (compiled_->PodAt(pods[i]).finished) return Fail(model::ApiErrorKind::kInvalid, "pod " + names[i] + " has finished");
   }
   const auto question = ParsePort(port);
-  if (!question) return Fail(model::ApiErrorKind::kInvalid, "not a port: \"" + port + "\" (a number from 1 to 65535 or a name, then /tcp, /udp or /sctp if not TCP)");
+  if (!question)
+    return Fail(model::ApiErrorKind::kInvalid,
+                "not a port: \"" + port + "\" (a number from 1 to 65535 or a name, then /tcp, /udp or /sctp if not TCP)");
 
   const model::Pod& source = compiled_->PodAt(pods[0]);
   const model::Pod& destination = compiled_->PodAt(pods[1]);

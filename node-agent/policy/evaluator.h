@@ -44,8 +44,8 @@ class Evaluator {
   [[nodiscard]] model::Verdict Evaluate(const model::Flow& flow) const;
 
   // What `vsocketctl policy trace` shows. Pods are "ns/name" ("name" alone: namespace default); `port` is a number or a port name of the
-  // destination, optionally with "/tcp", "/udp" or "/sctp". Errors: kInvalid (not a port, a finished pod), kNotFound (no such pod or port name).
-  // Pods without a common address family are judged by selectors alone.
+  // destination, optionally with "/tcp", "/udp" or "/sctp". Errors: kInvalid (not a port, a finished pod), kNotFound (no such pod or port
+  // name). Pods without a common address family are judged by selectors alone.
   [[nodiscard]] Result<model::Verdict, model::ApiError> Trace(const std::string& source_pod, const std::string& destination_pod,
                                                               const std::string& port) const;
 

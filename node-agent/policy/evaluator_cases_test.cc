@@ -34,7 +34,8 @@ class CasesTest : public ::testing::Test {
   }
   static bool Lists(const model::DirectionAllowList& list, const char* remote, std::uint16_t port, Protocol protocol = Protocol::kTcp) {
     return std::any_of(list.entries.begin(), list.entries.end(), [&](const model::AllowEntry& entry) {
-      return entry.remote.Contains(Ip(remote)) && (!entry.protocol || (*entry.protocol == protocol && entry.first_port <= port && port <= entry.last_port));
+      return entry.remote.Contains(Ip(remote)) &&
+             (!entry.protocol || (*entry.protocol == protocol && entry.first_port <= port && port <= entry.last_port));
     });
   }
   model::Pod& PodNamed(const std::string& ns, const std::string& name) {
@@ -46,9 +47,9 @@ class CasesTest : public ::testing::Test {
 
 TEST_F(CasesTest, Case01NamedPortResolvesOnTheDestinationPod) {
   Add(Egress("a", "out", Select({{"app", "db"}}), {{{Namespaces()}, {Named("http")}}}));
-  EXPECT_TRUE(Allows("10.0.1.2", "10.0.1.1", 8080));   // the destination's http
+  EXPECT_TRUE(Allows("10.0.1.2", "10.0.1.1", 8080));  // the destination's http
   EXPECT_FALSE(Allows("10.0.1.2", "10.0.1.1", 9090));
-  EXPECT_FALSE(Allows("10.0.1.2", "10.0.2.2", 8080));  // has no such name
+  EXPECT_FALSE(Allows("10.0.1.2", "10.0.2.2", 8080));   // has no such name
   EXPECT_FALSE(Allows("10.0.1.2", "192.0.2.1", 8080));  // no pod
 }
 
@@ -197,8 +198,8 @@ TEST_F(CasesTest, Case16FinishedPodsAreGoneTheirAddressIsReused) {
 
 TEST_F(CasesTest, Case17UnlabelledPodsMatchEmptyNotInAndDoesNotExist) {
   using Operator = model::SelectorTerm::Operator;
-  for (const model::LabelSelector& selector :
-       {Select(), model::LabelSelector{{}, {{"app", Operator::kNotIn, {"web"}}}}, model::LabelSelector{{}, {{"app", Operator::kDoesNotExist, {}}}}}) {
+  for (const model::LabelSelector& selector : {Select(), model::LabelSelector{{}, {{"app", Operator::kNotIn, {"web"}}}},
+                                               model::LabelSelector{{}, {{"app", Operator::kDoesNotExist, {}}}}}) {
     state_.policies = {Ingress("b", "in", selector, {})};
     EXPECT_FALSE(Allows("10.0.1.1", "10.0.2.2", 1));
     state_.policies = {Ingress("a", "in", Select(), {{{model::PolicyPeer{selector, Select(), {}}}, {}}})};

@@ -19,10 +19,12 @@ std::shared_ptr<const model::ClusterState> Share(model::ClusterState state) {
 
 model::ClusterState Shop() {
   model::ClusterState state;
-  state.pods = {MakePod("shop", "web", "10.0.1.1", {{"app", "web"}}),
-                MakePod("shop", "redis", "10.0.1.2", {{"app", "redis"}}, {{"redis", 6379, Protocol::kTcp}, {"stats", 9000, Protocol::kUdp}}),
-                MakePod("default", "other", "10.0.3.1")};
-  state.policies = {Ingress("shop", "redis", Select({{"app", "redis"}}), {{{Pods({{"app", "nobody"}}), Pods({{"app", "web"}})}, {Named("redis")}}})};
+  state.pods = {
+      MakePod("shop", "web", "10.0.1.1", {{"app", "web"}}),
+      MakePod("shop", "redis", "10.0.1.2", {{"app", "redis"}}, {{"redis", 6379, Protocol::kTcp}, {"stats", 9000, Protocol::kUdp}}),
+      MakePod("default", "other", "10.0.3.1")};
+  state.policies = {
+      Ingress("shop", "redis", Select({{"app", "redis"}}), {{{Pods({{"app", "nobody"}}), Pods({{"app", "web"}})}, {Named("redis")}}})};
   return state;
 }
 
@@ -125,11 +127,13 @@ TEST(AllowListTest, ListsExactlyTheAllowedTuples) {
 TEST(ScaleTest, ThousandsOfPodsAreResolvedOnce) {
   model::ClusterState state;
   for (unsigned i = 0; i < 5000; ++i) {
-    state.pods.push_back(MakePod("ns" + std::to_string(i % 50), "p" + std::to_string(i), "10.1." + std::to_string(i / 250) + "." + std::to_string(i % 250),
+    state.pods.push_back(MakePod("ns" + std::to_string(i % 50), "p" + std::to_string(i),
+                                 "10.1." + std::to_string(i / 250) + "." + std::to_string(i % 250),
                                  {{"app", "app" + std::to_string(i % 20)}}));
   }
   for (unsigned i = 0; i < 500; ++i) {
-    state.policies.push_back(Ingress("ns" + std::to_string(i % 50), "policy" + std::to_string(i), Select({{"app", "app" + std::to_string(i % 20)}}),
+    state.policies.push_back(Ingress("ns" + std::to_string(i % 50), "policy" + std::to_string(i),
+                                     Select({{"app", "app" + std::to_string(i % 20)}}),
                                      {{{PodsIn({{"app", "app" + std::to_string(i % 7)}}, {})}, {Port(80)}}}));
   }
   const Evaluator evaluator(Share(state), {});

@@ -17,9 +17,8 @@ bool PortMatches(const model::PolicyPort& port, model::Protocol protocol, std::u
 }
 
 bool AnyPortMatches(const model::PolicyRule& rule, model::Protocol protocol, std::uint16_t number, const model::Pod* destination) {
-  return rule.ports.empty() || std::any_of(rule.ports.begin(), rule.ports.end(), [&](const model::PolicyPort& port) {
-           return PortMatches(port, protocol, number, destination);
-         });
+  return rule.ports.empty() || std::any_of(rule.ports.begin(), rule.ports.end(),
+                                           [&](const model::PolicyPort& port) { return PortMatches(port, protocol, number, destination); });
 }
 
 }  // namespace vsocket::policy

@@ -19,7 +19,9 @@ void Run(const std::string& command) {
 
 }  // namespace
 
-std::string NetnsNode::NameOf(int index) const { return names_[static_cast<std::size_t>(index + 1)]; }
+std::string NetnsNode::NameOf(int index) const {
+  return names_[static_cast<std::size_t>(index + 1)];
+}
 
 NetnsNode::NetnsNode(int pods) {
   const std::string prefix = "vsen" + std::to_string(::getpid()) + "-";
@@ -28,8 +30,8 @@ NetnsNode::NetnsNode(int pods) {
     Run("ip netns add " + names_.back() + " && ip -n " + names_.back() + " link set lo up");
   }
   const std::string node = "ip -n " + NameOf(-1) + " ";
-  Run(node + "link add br0 type bridge && " + node + "addr add 10.77.0.1/24 dev br0 && " + node + "addr add fd77::1/64 dev br0 nodad && " + node +
-      "link set br0 up");
+  Run(node + "link add br0 type bridge && " + node + "addr add 10.77.0.1/24 dev br0 && " + node + "addr add fd77::1/64 dev br0 nodad && " +
+      node + "link set br0 up");
   for (int i = 0; i < pods; ++i) {
     const std::string host = std::to_string(10 + i), veth = "v" + std::to_string(i), inside = "ip -n " + NameOf(i) + " ";
     Run(node + "link add " + veth + " type veth peer name eth0 netns " + NameOf(i) + " && " + node + "link set " + veth + " master br0 up");

@@ -12,7 +12,9 @@
 
 namespace vsocket::policy::testing {
 
-inline model::IpAddress Ip(const std::string& text) { return model::IpAddress::Parse(text).value(); }
+inline model::IpAddress Ip(const std::string& text) {
+  return model::IpAddress::Parse(text).value();
+}
 
 inline model::Pod MakePod(const std::string& ns, const std::string& name, const std::string& ip, model::Labels labels = {},
                           std::vector<model::ContainerPort> ports = {}) {
@@ -25,22 +27,39 @@ inline model::Pod MakePod(const std::string& ns, const std::string& name, const 
   return pod;
 }
 
-inline model::LabelSelector Select(model::Labels labels = {}) { return {std::move(labels), {}}; }
-inline model::PolicyPeer Pods(model::Labels labels = {}) { return {Select(std::move(labels)), {}, {}}; }
-inline model::PolicyPeer Namespaces(model::Labels labels = {}) { return {{}, Select(std::move(labels)), {}}; }
-inline model::PolicyPeer PodsIn(model::Labels pods, model::Labels namespaces) { return {Select(std::move(pods)), Select(std::move(namespaces)), {}}; }
+inline model::LabelSelector Select(model::Labels labels = {}) {
+  return {std::move(labels), {}};
+}
+inline model::PolicyPeer Pods(model::Labels labels = {}) {
+  return {Select(std::move(labels)), {}, {}};
+}
+inline model::PolicyPeer Namespaces(model::Labels labels = {}) {
+  return {{}, Select(std::move(labels)), {}};
+}
+inline model::PolicyPeer PodsIn(model::Labels pods, model::Labels namespaces) {
+  return {Select(std::move(pods)), Select(std::move(namespaces)), {}};
+}
 inline model::PolicyPeer Block(const std::string& cidr, const std::vector<std::string>& except = {}) {
   model::IpBlock block{model::ParseCidr(cidr).value(), {}};
   for (const auto& hole : except) block.except.push_back(model::ParseCidr(hole).value());
   return {{}, {}, block};
 }
 
-inline model::PolicyPort Port(std::uint16_t number, model::Protocol protocol = model::Protocol::kTcp) { return {protocol, "", number, {}}; }
-inline model::PolicyPort Ports(std::uint16_t first, std::uint16_t last) { return {model::Protocol::kTcp, "", first, last}; }
-inline model::PolicyPort Named(const std::string& name, model::Protocol protocol = model::Protocol::kTcp) { return {protocol, name, {}, {}}; }
-inline model::PolicyPort Every(model::Protocol protocol) { return {protocol, "", {}, {}}; }
+inline model::PolicyPort Port(std::uint16_t number, model::Protocol protocol = model::Protocol::kTcp) {
+  return {protocol, "", number, {}};
+}
+inline model::PolicyPort Ports(std::uint16_t first, std::uint16_t last) {
+  return {model::Protocol::kTcp, "", first, last};
+}
+inline model::PolicyPort Named(const std::string& name, model::Protocol protocol = model::Protocol::kTcp) {
+  return {protocol, name, {}, {}};
+}
+inline model::PolicyPort Every(model::Protocol protocol) {
+  return {protocol, "", {}, {}};
+}
 
-inline model::NetworkPolicy Ingress(const std::string& ns, const std::string& name, model::LabelSelector selector, std::vector<model::PolicyRule> rules) {
+inline model::NetworkPolicy Ingress(const std::string& ns, const std::string& name, model::LabelSelector selector,
+                                    std::vector<model::PolicyRule> rules) {
   model::NetworkPolicy policy;
   policy.ns = ns;
   policy.name = name;
@@ -49,7 +68,8 @@ inline model::NetworkPolicy Ingress(const std::string& ns, const std::string& na
   return policy;
 }
 
-inline model::NetworkPolicy Egress(const std::string& ns, const std::string& name, model::LabelSelector selector, std::vector<model::PolicyRule> rules) {
+inline model::NetworkPolicy Egress(const std::string& ns, const std::string& name, model::LabelSelector selector,
+                                   std::vector<model::PolicyRule> rules) {
   model::NetworkPolicy policy;
   policy.ns = ns;
   policy.name = name;

@@ -7,8 +7,12 @@
 namespace vsocket::policy::testing {
 namespace {
 
-unsigned Below(Random& random, unsigned bound) { return static_cast<unsigned>(random() % bound); }
-bool Chance(Random& random, unsigned percent) { return Below(random, 100) < percent; }
+unsigned Below(Random& random, unsigned bound) {
+  return static_cast<unsigned>(random() % bound);
+}
+bool Chance(Random& random, unsigned percent) {
+  return Below(random, 100) < percent;
+}
 
 template <typename T>
 const T& Pick(Random& random, const std::vector<T>& choices) {
@@ -20,11 +24,14 @@ const std::vector<std::string> kKeys = {"app", "tier", "env"};
 const std::vector<std::string> kValues = {"x", "y", ""};
 const std::vector<std::string> kPortNames = {"http", "dns", "db"};
 const std::vector<std::uint16_t> kPorts = {53, 80, 81, 82, 90, 443};
-const std::vector<model::Protocol> kProtocols = {model::Protocol::kTcp, model::Protocol::kTcp, model::Protocol::kUdp, model::Protocol::kSctp};
+const std::vector<model::Protocol> kProtocols = {model::Protocol::kTcp, model::Protocol::kTcp, model::Protocol::kUdp,
+                                                 model::Protocol::kSctp};
 const std::vector<const char*> kBlocks = {"10.0.0.0/28", "10.0.0.0/24", "10.0.0.8/29", "10.0.0.4/30", "10.0.0.5/32", "0.0.0.0/0",
                                           "fd00::/120",  "fd00::/124",  "fd00::8/125", "::/0",        "192.0.2.0/24"};
 
-model::IpAddress V4(unsigned host) { return model::IpAddress::V4({10, 0, 0, static_cast<std::uint8_t>(host)}); }
+model::IpAddress V4(unsigned host) {
+  return model::IpAddress::V4({10, 0, 0, static_cast<std::uint8_t>(host)});
+}
 model::IpAddress V6(unsigned host) {
   std::array<std::uint8_t, 16> bytes{0xfd};
   bytes[15] = static_cast<std::uint8_t>(host);
@@ -121,7 +128,8 @@ RandomCluster MakeCluster(Random& random, bool contested) {
     pod.host_network = Chance(random, 8);
     pod.finished = Chance(random, 8);
     const unsigned ports = Below(random, 4);
-    for (unsigned p = 0; p < ports; ++p) pod.ports.push_back({Chance(random, 80) ? Pick(random, kPortNames) : "", Pick(random, kPorts), Pick(random, kProtocols)});
+    for (unsigned p = 0; p < ports; ++p)
+      pod.ports.push_back({Chance(random, 80) ? Pick(random, kPortNames) : "", Pick(random, kPorts), Pick(random, kProtocols)});
     cluster.state.pods.push_back(pod);
   }
   const unsigned policies = Below(random, 6);

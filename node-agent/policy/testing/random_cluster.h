@@ -1,4 +1,5 @@
-// Random clusters in which rules often meet pods: few names, few labels, few ports, crossing address blocks. Everything follows from the seed.
+// Random clusters in which rules often meet pods: few names, few labels, few ports, crossing address blocks. Everything follows from the
+// seed.
 #pragma once
 
 #include <random>

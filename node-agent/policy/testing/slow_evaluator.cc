@@ -11,7 +11,9 @@ using model::IpAddress;
 using model::Labels;
 using model::Pod;
 
-bool HasLabel(const Labels& labels, const std::string& key) { return labels.count(key) != 0; }
+bool HasLabel(const Labels& labels, const std::string& key) {
+  return labels.count(key) != 0;
+}
 
 bool HasLabelIn(const Labels& labels, const std::string& key, const std::vector<std::string>& values) {
   for (const auto& value : values) {
@@ -20,7 +22,8 @@ bool HasLabelIn(const Labels& labels, const std::string& key, const std::vector<
   return false;
 }
 
-// "matchLabels is a map of {key,value} pairs, equivalent to an element of matchExpressions whose operator is In. The requirements are ANDed."
+// "matchLabels is a map of {key,value} pairs, equivalent to an element of matchExpressions whose operator is In. The requirements are
+// ANDed."
 bool Selects(const model::LabelSelector& selector, const Labels& labels) {
   for (const auto& [key, value] : selector.match_labels) {
     if (!HasLabelIn(labels, key, {value})) return false;
@@ -43,7 +46,9 @@ Labels NamespaceLabels(const ClusterState& state, const std::string& name) {
   return labels;
 }
 
-bool BitOf(const IpAddress& address, unsigned index) { return (address.Bytes()[index / 8] >> (7 - index % 8) & 1) != 0; }
+bool BitOf(const IpAddress& address, unsigned index) {
+  return (address.Bytes()[index / 8] >> (7 - index % 8) & 1) != 0;
+}
 
 bool InCidr(const model::Cidr& cidr, const IpAddress& address) {
   if (cidr.base.IsV4() != address.IsV4()) return false;
@@ -53,7 +58,9 @@ bool InCidr(const model::Cidr& cidr, const IpAddress& address) {
   return true;
 }
 
-bool IsPolicyPod(const Pod& pod) { return !pod.host_network && !pod.finished; }
+bool IsPolicyPod(const Pod& pod) {
+  return !pod.host_network && !pod.finished;
+}
 
 bool Owns(const Pod& pod, const IpAddress& address) {
   if (!IsPolicyPod(pod)) return false;
@@ -64,7 +71,8 @@ bool Owns(const Pod& pod, const IpAddress& address) {
 }
 
 // `pod` is the pod behind the address, or null.
-bool PeerSelects(const ClusterState& state, const std::string& policy_ns, const model::PolicyPeer& peer, const IpAddress& address, const Pod* pod) {
+bool PeerSelects(const ClusterState& state, const std::string& policy_ns, const model::PolicyPeer& peer, const IpAddress& address,
+                 const Pod* pod) {
   if (peer.ip_block) {
     if (!InCidr(peer.ip_block->cidr, address)) return false;
     for (const auto& hole : peer.ip_block->except) {
@@ -74,8 +82,8 @@ bool PeerSelects(const ClusterState& state, const std::string& policy_ns, const 
   }
   if (pod == nullptr) return false;
   if (!peer.pod_selector && !peer.namespace_selector) return false;
-  // "If NamespaceSelector is also set, then the NetworkPolicyPeer as a whole selects the pods matching PodSelector in the namespaces selected by
-  // NamespaceSelector. Otherwise it selects the pods matching PodSelector in the policy's own namespace."
+  // "If NamespaceSelector is also set, then the NetworkPolicyPeer as a whole selects the pods matching PodSelector in the namespaces
+  // selected by NamespaceSelector. Otherwise it selects the pods matching PodSelector in the policy's own namespace."
   if (peer.namespace_selector) {
     if (!Selects(*peer.namespace_selector, NamespaceLabels(state, pod->ns))) return false;
   } else if (pod->ns != policy_ns) {
@@ -97,14 +105,15 @@ bool PortSelects(const model::PolicyRule& rule, const Flow& flow, const Pod* des
     }
     if (destination == nullptr) continue;
     for (const auto& container_port : destination->ports) {
-      if (container_port.name == port.name && container_port.protocol == port.protocol && container_port.number == flow.destination_port) return true;
+      if (container_port.name == port.name && container_port.protocol == port.protocol && container_port.number == flow.destination_port)
+        return true;
     }
   }
   return false;
 }
 
-bool RuleSelects(const ClusterState& state, const std::string& policy_ns, const model::PolicyRule& rule, const IpAddress& address, const Pod* remote,
-                 const Flow& flow, const Pod* destination) {
+bool RuleSelects(const ClusterState& state, const std::string& policy_ns, const model::PolicyRule& rule, const IpAddress& address,
+                 const Pod* remote, const Flow& flow, const Pod* destination) {
   if (!PortSelects(rule, flow, destination)) return false;
   if (rule.peers.empty()) return true;
   for (const auto& peer : rule.peers) {

@@ -1,6 +1,6 @@
-// The oracle: NetworkPolicy v1 read aloud. It recomputes everything for every question, shares no code with the evaluator under test, and is
-// written from the API reference (https://kubernetes.io/docs/reference/kubernetes-api/policy-resources/network-policy-v1/) and the concept
-// page, so that it can be checked against them by reading.
+// The oracle: NetworkPolicy v1 read aloud. It recomputes everything for every question, shares no code with the evaluator under test, and
+// is written from the API reference (https://kubernetes.io/docs/reference/kubernetes-api/policy-resources/network-policy-v1/) and the
+// concept page, so that it can be checked against them by reading.
 #pragma once
 
 #include <vector>
