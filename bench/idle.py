@@ -64,7 +64,8 @@ def measure_idle(lab, count):
         "cpu_agent": keeper,
         "bytes_each": each,
         "regions": regions,
-        "figure": f"{programs * 1000:.1f} ms CPU in the programs, {keeper * 1000:.1f} ms in the agent, {each / 1024:.1f} KiB each, {regions} regions",
+        "figure": f"{programs * 1000:.1f} ms CPU in the programs, {keeper * 1000:.1f} ms in the agent, {each / 1024:.1f} KiB each, "
+        f"{regions} regions",
         "wanted": f"0 CPU in the programs, <= {MAX_BYTES_EACH // 1024} KiB each",
         # One scheduler tick of slack: being looked at by /proc is not free either.
         "reached": programs < 0.001 and each <= MAX_BYTES_EACH,

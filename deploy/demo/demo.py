@@ -70,7 +70,8 @@ class Demo:
         for command in ("get", "set"):
             (bare, bare_p99), (ours, our_p99) = figures["bare"][command], figures["vsocket"][command]
             ratios.append(ours / bare)
-            self.say(f"   {command.upper():5} {bare:>14,.0f} req/s  {ours:>14,.0f} req/s {ratios[-1]:>7.1f}x   p99 {bare_p99:.3f} / {our_p99:.3f} ms")
+            tails = f"p99 {bare_p99:.3f} / {our_p99:.3f} ms"
+            self.say(f"   {command.upper():5} {bare:>14,.0f} req/s  {ours:>14,.0f} req/s {ratios[-1]:>7.1f}x   {tails}")
         self.claim(min(ratios) > 1, f"the unmodified programs are faster with the shim: {min(ratios):.1f}x to {max(ratios):.1f}x")
 
     def check_client(self, pod):
@@ -88,9 +89,8 @@ class Demo:
         self.order_client = self.check_client(self.orders)
         self.guest_client = self.check_client(self.guest)
         try:
-            wait_until(
-                lambda: self.on_ring(self.orders, self.order_client) and self.on_ring(self.guest, self.guest_client), "both clients on rings"
-            )
+            clients = {self.orders: self.order_client, self.guest: self.guest_client}
+            wait_until(lambda: all(self.on_ring(pod, process) for pod, process in clients.items()), "both clients on rings")
             good = True
         except Failure:
             good = False
@@ -115,16 +115,13 @@ class Demo:
             after = float(match.group(1)) - applied if match else None
         except Exception:  # still connected: the claim fails
             after = None
-        self.claim(
-            after is not None and after < 1.0,
-            f"guest's live connection was cut {after * 1000:.0f} ms after: {match.group(2)}" if after is not None else "guest was never cut",
-        )
+        cut = f"cut {after * 1000:.0f} ms later: {match.group(2)}" if after is not None else "never cut"
+        self.claim(after is not None and after < 1.0, f"guest's live connection was {cut}")
         self.say(self.node.agent.ctl("policy", "trace", "shop/guest", "shop/redis:redis", as_json=False).stdout)
         self.claim(not self.can_connect(self.guest), "a new connection of guest is refused")
         wait_until(lambda: turns(self.order_client) > turns_before + 10 or not self.order_client.alive(), "orders to go on")
-        self.claim(
-            self.order_client.alive() and bool(self.on_ring(self.orders, self.order_client)), "orders goes on, still accelerated, without an error"
-        )
+        good = self.order_client.alive() and bool(self.on_ring(self.orders, self.order_client))
+        self.claim(good, "orders goes on, still accelerated, without an error")
         self.node.write_cluster("policy.yaml", None)
         try:
             wait_until(lambda: self.can_connect(self.guest), "guest to be let in", timeout=5)

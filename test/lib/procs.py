@@ -111,7 +111,8 @@ def listening_ports(pid):
 
 def read_stats(path):
     """The sum of what VSOCKET_STATS collected, one line a process; `processes` counts them."""
-    total = {"processes": 0, "connections": 0, "upgraded": 0, "ring_tx": 0, "ring_rx": 0, "tcp_tx": 0, "tcp_rx": 0, "downs": 0, "reasons": {}}
+    counters = ("connections", "upgraded", "ring_tx", "ring_rx", "tcp_tx", "tcp_rx", "downs")
+    total = {"processes": 0, **dict.fromkeys(counters, 0), "reasons": {}}
     if not os.path.exists(path):
         return total
     with open(path, encoding="utf-8") as stream:
@@ -120,7 +121,7 @@ def read_stats(path):
                 continue
             entry = json.loads(line)
             total["processes"] += 1
-            for key in ("connections", "upgraded", "ring_tx", "ring_rx", "tcp_tx", "tcp_rx", "downs"):
+            for key in counters:
                 total[key] += entry.get(key, 0)
             for reason, count in entry.get("reasons", {}).items():
                 total["reasons"][reason] = total["reasons"].get(reason, 0) + count

@@ -7,11 +7,10 @@ from procs import run
 from sources import debian_source
 from suite import FAIL, PASS, SKIP, Suite
 
-SHORT = [
-    "t/00-startup.t", "t/64bit.t", "t/basic.t", "t/binary-get.t", "t/bogus-commands.t", "t/cas.t", "t/dash-M.t", "t/flags.t", "t/flush-all.t",
-    "t/getset.t", "t/incrdecr.t", "t/issue_163.t", "t/issue_41.t", "t/issue_70.t", "t/line-lengths.t", "t/maxconns.t", "t/multiversioning.t",
-    "t/noreply.t", "t/stats-conns.t", "t/udp.t", "t/unixsocket.t", "t/verbosity.t",
-]
+SHORT = (
+    "64bit binary-get bogus-commands cas dash-M flags incrdecr issue_163 issue_41 issue_70 line-lengths maxconns multiversioning noreply "
+    "stats-conns udp unixsocket"
+).split()
 # About the source tree itself (tabs, whitespace, the C unit test), not about a server.
 NOT_ABOUT_THE_SERVER = {"t/whitespace.t", "t/00-binary.t"}
 
@@ -45,7 +44,7 @@ class MemcachedSuite(Suite):
     def units(self, short):
         present = sorted(f"t/{name}" for name in os.listdir(os.path.join(self.tree, "t")) if name.endswith(".t"))
         if short:
-            return [unit for unit in SHORT if unit in present]
+            return [f"t/{name}.t" for name in SHORT if f"t/{name}.t" in present]
         return [unit for unit in present if unit not in NOT_ABOUT_THE_SERVER]
 
     def run_unit(self, context, unit):

@@ -38,7 +38,8 @@ class IperfSuite(TwoPods):
     port = 5201
     tests = {
         "plain": [], "reverse": ["-R"], "both ways": ["--bidir"], "4 streams": ["-P", "4"], "4 streams reverse": ["-P", "4", "-R"],
-        "sendfile": ["-Z"], "by bytes": ["-n", "500M"], "small writes": ["-l", "128"], "odd writes": ["-l", "99991"], "window": ["-w", "64K"],
+        "sendfile": ["-Z"], "by bytes": ["-n", "500M"], "small writes": ["-l", "128"],
+        "odd writes": ["-l", "99991"], "window": ["-w", "64K"],
         "paced": ["-b", "200M"], "no delay": ["-N", "-l", "1K"],
     }
 

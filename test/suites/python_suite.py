@@ -7,7 +7,10 @@ from suite import FAIL, Suite
 
 PYTHON = "/usr/bin/python3.11"
 RUNNER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "python_runner.py")
-SHORT = ["test.test_socket", "test.test_selectors", "test.test_asyncio.test_streams", "test.test_asyncio.test_server", "test.test_asyncio.test_sock_lowlevel"]
+SHORT = [
+    "test.test_socket", "test.test_selectors", "test.test_asyncio.test_streams", "test.test_asyncio.test_server",
+    "test.test_asyncio.test_sock_lowlevel",
+]
 LONG = [
     "test.test_socket", "test.test_selectors", "test.test_asyncio", "test.test_subprocess", "test.test_socketserver", "test.test_epoll",
     "test.test_select", "test.test_poll", "test.test_httplib", "test.test_ftplib", "test.test_ssl",

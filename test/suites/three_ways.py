@@ -142,7 +142,8 @@ def main():
         for way, counts in summary.items():
             stats = counts["stats"]
             rings = f"{stats['upgraded']} of {stats['connections']} connections and {stats['ring_tx'] + stats['ring_rx']} bytes on rings"
-            print(f"{name:9} {way:10} {counts[PASS]:5} passed {counts[FAIL]:3} failed {counts[SKIP]:3} skipped {counts['seconds']:7.1f} s  {rings}")
+            tests = f"{counts[PASS]:5} passed {counts[FAIL]:3} failed {counts[SKIP]:3} skipped {counts['seconds']:7.1f} s"
+            print(f"{name:9} {way:10} {tests}  {rings}")
         for problem in problems[:60]:
             print(f"{name}: DIFFERENT: {problem}")
         print(f"{name}: {'FAIL, ' + str(len(problems)) + ' differences' if problems else 'PASS, equal three ways'}", flush=True)

@@ -66,10 +66,18 @@ def _key(tree, file, flags):
     return digest.hexdigest()
 
 
+def _is_c(tree, path):
+    """A header of a folder that holds C and no C++."""
+    folder = os.path.dirname(path) + "/"
+    kinds = {file.extension for file in tree.code() if os.path.dirname(file.path) + "/" == folder}
+    return ".c" in kinds and ".cc" not in kinds
+
+
 def _compile(tree, path, compiler, flags):
     # Wrapped, so that #pragma once is not a warning about a main file; twice, so that it must work.
     program = f'#include "{path}"\n#include "{path}"\n'
-    command = [compiler, "-std=c++20", "-fsyntax-only", "-Wall", "-Wextra", "-Werror", *flags, "-x", "c++", "-"]
+    language = ["-std=gnu17", "-D_GNU_SOURCE", "-x", "c"] if _is_c(tree, path) else ["-std=c++20", "-x", "c++"]
+    command = [compiler, "-fsyntax-only", "-Wall", "-Wextra", "-Werror", *flags, *language, "-"]
     run = subprocess.run(command, input=program, capture_output=True, text=True, cwd=tree.root, timeout=120, check=False)
     if run.returncode == 0:
         return None

@@ -21,7 +21,9 @@ CLEAN = {
     "shim/shim.cc": '#include "channel/ring.h"\nconst char* const kName = "VSOCKET_LOG";\n',
     "node-agent/model/pod.h": HEADER + '#include "base/result.h"\n',
     "node-agent/policy/policy.h": HEADER + '#include "node-agent/model/pod.h"\n',
-    "node-agent/rpc/service.cc": '#include "node-agent/model/pod.h"\n#include "vsocket/v1/agent.grpc.pb.h"\n#include <grpcpp/server.h>\n',
+    "node-agent/rpc/service.cc": '#include "vsocket/v1/agent.grpc.pb.h"\n#include <grpcpp/server.h>\n',
+    "test/tool/plan.h": HEADER + "struct plan { _Atomic int turn; };\n",
+    "test/tool/plan.c": '#include "test/tool/plan.h"\n',
     "node-agent/transport/verbs_device.cc": "#include <infiniband/verbs.h>\n",
     "node-agent/main.cc": '#include "node-agent/policy/policy.h"\nvoid F() { app.add_option("--source", s, "where"); }\n',
     "tools/dev/demo.sh": "#!/bin/bash\n# demo\n",
@@ -40,7 +42,7 @@ PLANTED = {
     "a concern includes another": ("node-agent/kube/a.cc", '#include "node-agent/policy/policy.h"\n', "not node-agent/policy"),
     "model includes a concern": ("node-agent/model/a.h", HEADER + '#include "node-agent/policy/policy.h"\n', "not node-agent/policy"),
     "the CLI includes the agent": ("cli/a.cc", '#include "node-agent/model/pod.h"\n', "cli may include base, proto"),
-    "policy sees protobuf": ("node-agent/policy/a.cc", '#include "vsocket/v1/agent.pb.h"\n', "see protobuf and gRPC headers, not node-agent/policy"),
+    "policy sees protobuf": ("node-agent/policy/a.cc", '#include "vsocket/v1/agent.pb.h"\n', "gRPC headers, not node-agent/policy"),
     "the broker sees gRPC": ("node-agent/broker/a.cc", "#include <grpcpp/server.h>\n", "see protobuf and gRPC headers"),
     "verbs outside verbs*": ("node-agent/transport/shared.cc", "#include <infiniband/verbs.h>\n", "only node-agent/transport/verbs*"),
     "the shim uses a library": ("shim/a.cc", "#include <spdlog/spdlog.h>\n", "takes nothing from third parties"),
@@ -96,7 +98,8 @@ class TidyTest(unittest.TestCase):
                     os.remove(os.path.join(self.folder.name, path))
                 self.assertTrue(any(expected in finding for finding in found), f"{name}: {found}")
                 # Nothing but the planted file, or a page that it makes untrue, is reported.
-                self.assertTrue(all(path in finding or expected in finding or "docs/configuration.md" in finding for finding in found), found)
+                related = (path, expected, "docs/configuration.md")
+                self.assertTrue(all(any(part in finding for part in related) for finding in found), found)
 
     def test_many_long_files_break_the_budget(self):
         for number in range(8):
