@@ -13,7 +13,8 @@ constexpr const char* ReasonName(std::size_t number) {
     return #name;
     VSOCKET_REASONS(VSOCKET_REASON_NAME)
 #undef VSOCKET_REASON_NAME
-    default: return "kUnknown";
+    default:
+      return "kUnknown";
   }
 }
 
@@ -32,7 +33,9 @@ std::string LabelOf(std::size_t reason) {
 telemetry::MetricsSample SampleAgent(const broker::BrokerStats& stats, const enforce::Enforcer::Counters& rules) {
   using Kind = telemetry::MetricsSample::Kind;
   telemetry::MetricsSample sample;
-  const auto gauge = [&](const char* name, const char* help, auto value) { sample.Add(Kind::kGauge, name, help, static_cast<double>(value)); };
+  const auto gauge = [&](const char* name, const char* help, auto value) {
+    sample.Add(Kind::kGauge, name, help, static_cast<double>(value));
+  };
   const auto counter = [&](const char* name, const char* help, auto value) {
     sample.Add(Kind::kCounter, name, help, static_cast<double>(value));
   };

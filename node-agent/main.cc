@@ -25,10 +25,14 @@ constexpr std::chrono::milliseconds kRpcGrace{500};
 
 telemetry::LogLevel ToLogLevel(broker::Event::Level level) {
   switch (level) {
-    case broker::Event::Level::kDebug: return telemetry::LogLevel::kDebug;
-    case broker::Event::Level::kInfo: return telemetry::LogLevel::kInfo;
-    case broker::Event::Level::kWarning: return telemetry::LogLevel::kWarning;
-    case broker::Event::Level::kError: return telemetry::LogLevel::kError;
+    case broker::Event::Level::kDebug:
+      return telemetry::LogLevel::kDebug;
+    case broker::Event::Level::kInfo:
+      return telemetry::LogLevel::kInfo;
+    case broker::Event::Level::kWarning:
+      return telemetry::LogLevel::kWarning;
+    case broker::Event::Level::kError:
+      return telemetry::LogLevel::kError;
   }
   return telemetry::LogLevel::kInfo;
 }
@@ -78,7 +82,10 @@ broker::NodeQuestions NodeQuestionsOf(PolicyKeeper& policy) {
 
 std::map<std::string, telemetry::HttpServer::Handler> HandlersOf(broker::Node& node, const PolicyKeeper& policy,
                                                                  const telemetry::Metrics& metrics) {
-  return {{"/metrics", [&metrics] { return telemetry::HttpAnswer{200, "text/plain; version=0.0.4; charset=utf-8", metrics.Render()}; }},
+  return {{"/metrics",
+           [&metrics] {
+             return telemetry::HttpAnswer{200, "text/plain; version=0.0.4; charset=utf-8", metrics.Render()};
+           }},
           // Alive: the broker's thread answers. A probe of one that does not times out.
           {"/healthz",
            [&node] {
@@ -113,7 +120,9 @@ int Run(const Flags& flags) {
       [&policy](std::shared_ptr<const model::ClusterState> state, std::vector<model::SourceProblem> problems) {
         policy.OnSnapshot(std::move(state), std::move(problems));
       },
-      [&log](const std::string& line) { log.Write(telemetry::LogLevel::kInfo, "cluster source", {{"what", line}}); });
+      [&log](const std::string& line) {
+        log.Write(telemetry::LogLevel::kInfo, "cluster source", {{"what", line}});
+      });
   if (!source) return fail(source.Error());
   policy.Begin(node->get());
 

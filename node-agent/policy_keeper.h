@@ -48,10 +48,10 @@ class PolicyKeeper {
   const std::unique_ptr<enforce::Enforcer> enforcer_;
   telemetry::Log& log_;
 
-  std::mutex applying_;            // one change at a time; guards node_
+  std::mutex applying_;  // one change at a time; guards node_
   broker::Node* node_ = nullptr;
 
-  mutable std::mutex mutex_;       // guards what follows; never held while others are called
+  mutable std::mutex mutex_;  // guards what follows; never held while others are called
   std::shared_ptr<const model::ClusterState> state_;
   std::vector<model::SourceProblem> problems_;
   std::shared_ptr<const policy::Evaluator> evaluator_;

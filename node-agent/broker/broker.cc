@@ -14,7 +14,7 @@ Broker::Broker(BrokerOptions options, std::unique_ptr<SocketProbe> probe, std::f
       probe_(std::move(probe)),
       clock_(std::move(clock)),
       instance_(instance),
-      table_(options_.quota, options_.lease_ns) {}
+      table_(options_.quota, options_.lease_ns, options_.regions) {}
 
 Broker::~Broker() = default;
 
@@ -57,7 +57,8 @@ SessionId Broker::Connect(const std::string& pod_uid, std::int32_t pid, std::uin
   if (pod == nullptr || netns_inode != pod->pod.netns_inode) {
     // The directory of one pod was mounted into another, or a process outside the pod came by the socket.
     ++stats_.shims_refused;
-    Say(Event::Level::kWarning, "process refused", {{"pod", pod_uid}, {"pid", std::to_string(pid)}, {"why", "it is not in the pod's network namespace"}});
+    Say(Event::Level::kWarning, "process refused",
+        {{"pod", pod_uid}, {"pid", std::to_string(pid)}, {"why", "it is not in the pod's network namespace"}});
     *refusal = Reason::kUnknownPod;
     return 0;
   }
@@ -136,7 +137,7 @@ void Broker::Grant(Channel* channel, std::uint32_t side) {
   session->notes.erase(end.cookie);
   // The memory goes with every grant: a shim unmaps a region with its last connection, and its RELEASE may be on the way right now.
   Send(*session, channel::Grant{channel::HeaderOf(MessageType::kGrant), end.cookie, channel->Ref(side), channel::kGrantHasMemory, 0},
-       channel->region->memory.Memory());
+       channel->region->memory->Memory());
 }
 
 void Broker::Remember(Session& session, std::uint64_t cookie, Reason reason) {
@@ -158,7 +159,8 @@ bool Broker::Handle(Session& session, const channel::Hello& hello, std::span<Uni
   session.greeted = true;
   session.comm.assign(hello.comm, ::strnlen(hello.comm, sizeof hello.comm));
   // Shown in tables and logs: nothing that could move a terminal's cursor.
-  std::replace_if(session.comm.begin(), session.comm.end(), [](char c) { return c < ' ' || c > '~'; }, '?');
+  std::replace_if(
+      session.comm.begin(), session.comm.end(), [](char c) { return c < ' ' || c > '~'; }, '?');
   Send(session, channel::Welcome{channel::HeaderOf(MessageType::kWelcome), instance_});
   return true;
 }
@@ -178,9 +180,11 @@ bool Broker::Handle(Session& session, const WakeOffer& offer, std::span<UniqueFd
   RegionRecord* region = table_.RegionOf(session.id, offer.region_id);
   // An unknown region is no error: it may have been let go while the message was on its way.
   if (region == nullptr || region->owner[offer.side] != session.id) return true;
-  if (!probe_->IsEventFd(fds[0].Get())) return ProtocolError(session, "a wake object that is no eventfd");
-  auto eventfd = std::make_shared<const UniqueFd>(std::move(fds[0]));
-  if (!table_.OfferWake(region, offer.side, offer.index, session.pod, options_.limits.wake_fds_per_pod, std::move(eventfd))) {
+  if (!probe_->IsWakeSocket(fds[0].Get())) return ProtocolError(session, "a wake object that is no UNIX stream socket");
+  ForeignFds* foreign = ForeignFdsOf(session.pod);
+  if (foreign == nullptr) return true;
+  auto wake_fd = foreign->Hold(std::move(fds[0]));
+  if (!table_.OfferWake(region, offer.side, offer.index, session.pod, options_.limits.wake_fds_per_pod, std::move(wake_fd))) {
     Say(Event::Level::kWarning, "too many wake objects", {{"pod", session.pod}});
   }
   return true;
@@ -190,9 +194,9 @@ bool Broker::Handle(Session& session, const WakeWant& want, std::span<UniqueFd>)
   channel::WakeRef answer = want;
   answer.header = channel::HeaderOf(MessageType::kWake);
   RegionRecord* region = table_.RegionOf(session.id, want.region_id);
-  std::shared_ptr<const UniqueFd> eventfd;
-  if (region != nullptr && region->owner[1 - want.side] == session.id) eventfd = region->wake[want.side][want.index];
-  Send(session, answer, std::move(eventfd));
+  std::shared_ptr<const UniqueFd> wake_fd;
+  if (region != nullptr && region->owner[1 - want.side] == session.id) wake_fd = region->wake[want.side][want.index];
+  Send(session, answer, std::move(wake_fd));
   return true;
 }
 

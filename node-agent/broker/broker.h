@@ -37,12 +37,12 @@ inline constexpr std::size_t kReasonCount = 20;  // channel::Reason; an unknown 
 struct BrokerStats {
   std::uint32_t pods = 0, processes = 0, channels = 0, regions = 0, pending = 0;
   std::uint64_t bytes_reserved = 0, ring_bytes = 0;
-  std::uint64_t requests = 0;              // UPGRADEs
-  std::uint64_t upgrades = 0;              // channels granted
-  std::uint64_t reattached = 0;            // ends taken back after a restart
+  std::uint64_t requests = 0;    // UPGRADEs
+  std::uint64_t upgrades = 0;    // channels granted
+  std::uint64_t reattached = 0;  // ends taken back after a restart
   std::array<std::uint64_t, kReasonCount> denials{};
-  std::uint64_t revocations = 0;           // channels
-  std::uint64_t sockets_destroyed = 0;     // kernel TCP connections cut
+  std::uint64_t revocations = 0;        // channels
+  std::uint64_t sockets_destroyed = 0;  // kernel TCP connections cut
   std::uint64_t protocol_errors = 0;
   std::uint64_t shims_refused = 0, shims_dropped = 0;
 };
@@ -156,7 +156,7 @@ class Broker {
   std::unordered_map<SessionId, Session> sessions_;
   PendingTable pending_;
   ChannelTable table_;
-  std::set<ChannelId> orphans_;             // channels with an end that is not released and whose process has gone
+  std::set<ChannelId> orphans_;  // channels with an end that is not released and whose process has gone
   std::uint64_t next_tick_ns_ = 0;
   BrokerStats stats_;
 };

@@ -18,7 +18,8 @@ bool Broker::Handle(Session& session, const channel::Release& release, std::span
   Channel* channel = table_.ByCookie(release.cookie, &side);
   if (channel == nullptr) return true;  // released already, by this end or for it
   const channel::ChannelRef known = channel->Ref(side);
-  if (known.region_id != release.channel.region_id || known.slot != release.channel.slot || known.epoch != release.channel.epoch) return true;
+  if (known.region_id != release.channel.region_id || known.slot != release.channel.slot || known.epoch != release.channel.epoch)
+    return true;
   End& end = channel->end[side];
   if (end.pod != session.pod) return true;
   if (end.session != session.id) {

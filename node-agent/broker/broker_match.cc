@@ -80,7 +80,8 @@ bool Broker::Handle(Session& session, const channel::Upgrade& upgrade, std::span
     Match(std::move(*first), std::move(asker));
     return true;
   }
-  if (pending_.OfSession(session.id) >= options_.limits.pending_per_process || pending_.OfPod(session.pod) >= options_.limits.pending_per_pod) {
+  if (pending_.OfSession(session.id) >= options_.limits.pending_per_process ||
+      pending_.OfPod(session.pod) >= options_.limits.pending_per_pod) {
     Deny(session.id, asker.end.cookie, Reason::kQuota, kRetryAfterQuotaMs);
     return true;
   }

@@ -26,11 +26,11 @@ void Broker::Cut(Channel* channel, const std::string& why) {
        {"why", why}});
   // First the word, then the bells: whoever wakes sees why. Destroying the sockets wakes who waits in the kernel.
   for (std::uint32_t side = 0; side < 2; ++side) {
-    const std::uint32_t armed = channel->region->memory.TakeArmedWakeFds(channel->slot, side);
+    const std::uint32_t armed = channel->region->memory->TakeArmedWakeFds(channel->slot, side);
     PodRuntime* pod = PodOf(channel->end[side].pod);
     for (std::uint32_t index = 0; index < channel::kWakeFdsPerSide; ++index) {
-      const auto& eventfd = channel->region->wake[side][index];
-      if ((armed >> index & 1) != 0 && eventfd && pod != nullptr) pod->foreign->Ring(eventfd);
+      const auto& wake_fd = channel->region->wake[side][index];
+      if ((armed >> index & 1) != 0 && wake_fd && pod != nullptr) pod->foreign->Ring(wake_fd);
     }
   }
   for (const End& end : channel->end) {

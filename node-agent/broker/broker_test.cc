@@ -18,8 +18,8 @@ constexpr std::uint64_t kSecond = 1'000'000'000;
 
 // What the kernel would say, shared by the two fakes.
 struct FakeKernel {
-  std::vector<TcpSocket> sockets;    // live ones
-  std::uint64_t next_read = 0;       // cookie of the socket that the next descriptor is
+  std::vector<TcpSocket> sockets;  // live ones
+  std::uint64_t next_read = 0;     // cookie of the socket that the next descriptor is
   std::vector<std::uint16_t> listening;
   std::vector<std::uint64_t> destroyed;
 };
@@ -33,7 +33,7 @@ class FakeProbe final : public SocketProbe {
     }
     return Failure(ProbeError::kNotTcp);
   }
-  bool IsEventFd(int) override { return true; }
+  bool IsWakeSocket(int) override { return true; }
 
  private:
   FakeKernel& kernel_;
@@ -79,7 +79,9 @@ class FakeLink final : public ShimLink {
 
 class BrokerTest : public ::testing::Test {
  protected:
-  BrokerTest() : broker_(Options(), std::make_unique<FakeProbe>(kernel_), [this] { return now_; }, 99) {
+  BrokerTest()
+      : broker_(
+            Options(), std::make_unique<FakeProbe>(kernel_), [this] { return now_; }, 99) {
     for (const char* uid : {"a", "b"}) {
       model::LocalPod pod;
       pod.uid = pod.name = uid;

@@ -34,7 +34,7 @@ std::vector<ConnectionInfo> Broker::Connections() {
       const Session* holder = nullptr;
       std::uint32_t side = 0;
       if (const Channel* channel = table_.ByCookie(socket.cookie, &side); channel != nullptr && channel->end[side].pod == uid) {
-        const transport::RingTraffic traffic = channel->region->memory.Traffic(channel->slot);
+        const model::RingTraffic traffic = channel->region->memory->Traffic(channel->slot);
         info.ring_sent = traffic.sent[side];
         info.ring_received = traffic.sent[1 - side];
         info.state = channel->TwoSided() ? ConnectionState::kRing : ConnectionState::kUpgrading;

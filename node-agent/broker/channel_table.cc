@@ -23,13 +23,14 @@ std::uint64_t RandomNumber() {
   return number;
 }
 
-Reason ReasonOf(const transport::RegionError& error) {
-  return error.kind == transport::RegionError::Kind::kNoMemory ? Reason::kNoMemory : Reason::kBadRequest;
+Reason ReasonOf(const model::RegionError& error) {
+  return error.kind == model::RegionError::Kind::kNoMemory ? Reason::kNoMemory : Reason::kBadRequest;
 }
 
 }  // namespace
 
-ChannelTable::ChannelTable(Quota quota, std::uint64_t lease_ns) : quota_(quota), lease_ns_(lease_ns) {}
+ChannelTable::ChannelTable(Quota quota, std::uint64_t lease_ns, std::shared_ptr<model::RegionSource> regions)
+    : quota_(quota), lease_ns_(lease_ns), source_(std::move(regions)) {}
 // The shims' rings live on: nothing is revoked here, the memory stays theirs.
 ChannelTable::~ChannelTable() = default;
 
@@ -57,12 +58,12 @@ Usage ChannelTable::UsageOf(const std::string& pod) const {
   return found == usage_.end() ? Usage{} : found->second;
 }
 
-RegionRecord* ChannelTable::AddRegion(transport::Region memory) {
+RegionRecord* ChannelTable::AddRegion(std::unique_ptr<model::RegionMemory> memory) {
   regions_.emplace_front(std::move(memory));
   RegionRecord* region = &regions_.front();
   region->self = regions_.begin();
   region->next_epoch = static_cast<std::uint32_t>(RandomNumber());
-  by_inode_[region->memory.Inode()] = region;
+  by_inode_[region->memory->Inode()] = region;
   return region;
 }
 
@@ -70,11 +71,11 @@ Result<RegionRecord*, Reason> ChannelTable::RegionFor(OwnerPair owners, std::uin
   const auto [begin, end] = by_owners_.equal_range(owners);
   for (auto it = begin; it != end; ++it) {
     if (it->second->used < channel::kSlots) {
-      it->second->memory.RenewLease(now_ns + lease_ns_);  // it may have rested in the cache
+      it->second->memory->RenewLease(now_ns + lease_ns_);  // it may have rested in the cache
       return it->second;
     }
   }
-  auto memory = transport::Region::Create(RandomNumber(), now_ns + lease_ns_);
+  auto memory = source_->Create(RandomNumber(), now_ns + lease_ns_);
   if (!memory) return Failure(ReasonOf(memory.Error()));
   RegionRecord* region = AddRegion(std::move(memory.Value()));
   region->owner = region->made_for = {owners.first, owners.second};
@@ -108,7 +109,7 @@ Result<Channel*, Reason> ChannelTable::Open(const End& first, const End& second,
   const auto slot = static_cast<std::uint32_t>(free - region.Value()->slots.begin());
   std::uint32_t epoch = ++region.Value()->next_epoch;
   if (epoch == 0) epoch = ++region.Value()->next_epoch;
-  region.Value()->memory.PrepareSlot(slot, epoch);
+  region.Value()->memory->PrepareSlot(slot, epoch);
 
   Channel* channel = AddChannel(region.Value(), slot, epoch);
   channel->end = {first, second};
@@ -120,13 +121,13 @@ Result<Channel*, Reason> ChannelTable::Open(const End& first, const End& second,
 }
 
 Result<Channel*, Reason> ChannelTable::Adopt(const End& end, const channel::ChannelRef& ref, UniqueFd memfd, std::uint64_t now_ns) {
-  const auto inode = transport::RegionInode(memfd.Get());
+  const auto inode = source_->InodeOf(memfd.Get());
   if (!inode) return Failure(Reason::kBadRequest);
   RegionRecord* region = nullptr;
   const auto known = by_inode_.find(inode.Value());
   if (known != by_inode_.end()) {
     region = known->second;
-    if (region->memory.Id() != ref.region_id) return Failure(Reason::kBadRequest);
+    if (region->memory->Id() != ref.region_id) return Failure(Reason::kBadRequest);
   }
   Channel* channel = region != nullptr ? ById(region->slots[ref.slot]) : nullptr;
   if (channel != nullptr) {
@@ -144,12 +145,12 @@ Result<Channel*, Reason> ChannelTable::Adopt(const End& end, const channel::Chan
   }
   if (!MayCharge(end.pod, 1)) return Failure(Reason::kQuota);
   if (region == nullptr) {
-    auto memory = transport::Region::Adopt(std::move(memfd), ref.region_id);
+    auto memory = source_->Adopt(std::move(memfd), ref.region_id);
     if (!memory) return Failure(ReasonOf(memory.Error()));
-    if (memory->Epoch(ref.slot) != ref.epoch) return Failure(Reason::kBadRequest);
+    if (memory.Value()->Epoch(ref.slot) != ref.epoch) return Failure(Reason::kBadRequest);
     region = AddRegion(std::move(memory.Value()));
     region->adopted = true;
-  } else if (channel == nullptr && (!region->adopted || region->memory.Epoch(ref.slot) != ref.epoch)) {
+  } else if (channel == nullptr && (!region->adopted || region->memory->Epoch(ref.slot) != ref.epoch)) {
     return Failure(Reason::kBadRequest);  // the slot was given back already, or never held this
   }
   if (channel == nullptr) channel = AddChannel(region, ref.slot, ref.epoch);
@@ -157,7 +158,7 @@ Result<Channel*, Reason> ChannelTable::Adopt(const End& end, const channel::Chan
   by_cookie_[end.cookie] = {channel->id, ref.side};
   Charge(end.pod);
   TakeOver(channel, ref.side, end.session);
-  region->memory.RenewLease(now_ns + lease_ns_);
+  region->memory->RenewLease(now_ns + lease_ns_);
   return channel;
 }
 
@@ -183,7 +184,7 @@ Channel* ChannelTable::ById(ChannelId id) {
 
 RegionRecord* ChannelTable::RegionOf(SessionId session, std::uint64_t region_id) {
   const auto [begin, end] = by_session_.equal_range(session);
-  const auto found = std::find_if(begin, end, [&](const auto& entry) { return entry.second->memory.Id() == region_id; });
+  const auto found = std::find_if(begin, end, [&](const auto& entry) { return entry.second->memory->Id() == region_id; });
   return found == end ? nullptr : found->second;
 }
 
@@ -205,11 +206,11 @@ bool ChannelTable::Release(Channel* channel, std::uint32_t side) {
 
 void ChannelTable::Revoke(Channel* channel) {
   channel->revoked = true;
-  channel->region->memory.RevokeSlot(channel->slot, channel->epoch);
+  channel->region->memory->RevokeSlot(channel->slot, channel->epoch);
 }
 
 void ChannelTable::Count(Channel* channel) {
-  const transport::RingTraffic traffic = channel->region->memory.Traffic(channel->slot);
+  const model::RingTraffic traffic = channel->region->memory->Traffic(channel->slot);
   for (std::size_t side = 0; side < 2; ++side) {
     if (traffic.sent[side] > channel->counted[side]) {
       ring_bytes_gone_ += std::min(traffic.sent[side] - channel->counted[side], kPlausibleBytes);
@@ -221,7 +222,7 @@ void ChannelTable::Count(Channel* channel) {
 void ChannelTable::Drop(Channel* channel) {
   RegionRecord* region = channel->region;
   Count(channel);
-  if (!region->adopted) region->memory.ClearSlot(channel->slot);
+  if (!region->adopted) region->memory->ClearSlot(channel->slot);
   region->slots[channel->slot] = 0;
   --region->used;
   channels_.erase(channel->id);
@@ -239,20 +240,20 @@ void ChannelTable::DropWake(RegionRecord* region, std::uint32_t side, std::uint3
 }
 
 bool ChannelTable::OfferWake(RegionRecord* region, std::uint32_t side, std::uint32_t index, const std::string& pod, std::uint32_t limit,
-                             std::shared_ptr<const UniqueFd> eventfd) {
+                             std::shared_ptr<const UniqueFd> wake_fd) {
   DropWake(region, side, index);
-  if (!eventfd) return true;
+  if (!wake_fd) return true;
   if (UsageOf(pod).wake_fds >= limit) return false;
   ++usage_[pod].wake_fds;
   region->wake_pod[side] = pod;
-  region->wake[side][index] = std::move(eventfd);
+  region->wake[side][index] = std::move(wake_fd);
   return true;
 }
 
 void ChannelTable::DropRegionIfUnused(RegionRecord* region) {
   const bool cached = !region->adopted && region->owner == region->made_for;  // both processes are still there
   if (region->used != 0 || cached) return;
-  if (!region->adopted) region->memory.RevokeAll();
+  if (!region->adopted) region->memory->RevokeAll();
   for (std::uint32_t side = 0; side < 2; ++side) {
     for (std::uint32_t index = 0; index < channel::kWakeFdsPerSide; ++index) DropWake(region, side, index);
     const auto [begin, end] = by_session_.equal_range(region->owner[side]);
@@ -260,7 +261,7 @@ void ChannelTable::DropRegionIfUnused(RegionRecord* region) {
     if (entry != end) by_session_.erase(entry);
   }
   ForgetOwners(region);
-  by_inode_.erase(region->memory.Inode());
+  by_inode_.erase(region->memory->Inode());
   regions_.erase(region->self);
 }
 
@@ -299,7 +300,7 @@ std::vector<ChannelId> ChannelTable::SessionGone(SessionId session) {
 
 void ChannelTable::RenewLeases(std::uint64_t now_ns) {
   for (RegionRecord& region : regions_) {
-    if (region.used != 0) region.memory.RenewLease(now_ns + lease_ns_);
+    if (region.used != 0) region.memory->RenewLease(now_ns + lease_ns_);
   }
 }
 

@@ -28,8 +28,8 @@
 #include "channel/reason.h"
 #include "node-agent/broker/endpoint.h"
 #include "node-agent/broker/options.h"
+#include "node-agent/model/region_memory.h"
 #include "node-agent/model/verdict.h"
-#include "node-agent/transport/region.h"
 
 namespace vsocket::broker {
 
@@ -38,8 +38,8 @@ using ChannelId = std::uint64_t;
 
 // One end of a connection: proved by its socket.
 struct End {
-  SessionId session = 0;     // 0: its process has gone, or the end has not come back after a restart
-  std::string pod;           // uid
+  SessionId session = 0;  // 0: its process has gone, or the end has not come back after a restart
+  std::string pod;        // uid
   Tuple tuple;
   std::uint64_t netns_cookie = 0;
   std::uint64_t cookie = 0;  // SO_COOKIE; 0: not known yet (a one-sided channel after a restart)
@@ -52,11 +52,11 @@ struct End {
 };
 
 struct RegionRecord {
-  explicit RegionRecord(transport::Region region) : memory(std::move(region)) {}
+  explicit RegionRecord(std::unique_ptr<model::RegionMemory> region) : memory(std::move(region)) {}
 
-  transport::Region memory;
-  std::array<SessionId, 2> owner{};      // by side
-  std::array<SessionId, 2> made_for{};   // the key in by_owners_; stays when an owner goes
+  std::unique_ptr<model::RegionMemory> memory;
+  std::array<SessionId, 2> owner{};     // by side
+  std::array<SessionId, 2> made_for{};  // the key in by_owners_; stays when an owner goes
   bool adopted = false;
   std::array<ChannelId, channel::kSlots> slots{};
   std::uint32_t used = 0;
@@ -72,12 +72,12 @@ struct Channel {
   RegionRecord* region = nullptr;
   std::uint32_t slot = 0, epoch = 0;
   std::array<End, 2> end;
-  model::Flow flow;                // as it was judged
+  model::Flow flow;  // as it was judged
   bool revoked = false;
   std::array<std::uint64_t, 2> counted{};  // ring bytes that are in the totals already, by sending side
 
   [[nodiscard]] bool TwoSided() const { return end[0].cookie != 0 && end[1].cookie != 0; }
-  [[nodiscard]] channel::ChannelRef Ref(std::uint32_t side) const { return {region->memory.Id(), slot, epoch, side, 0}; }
+  [[nodiscard]] channel::ChannelRef Ref(std::uint32_t side) const { return {region->memory->Id(), slot, epoch, side, 0}; }
 };
 
 struct Usage {
@@ -87,14 +87,14 @@ struct Usage {
 };
 
 struct TableTotals {
-  std::uint64_t ring_bytes = 0;      // through rings, of channels gone and living
+  std::uint64_t ring_bytes = 0;  // through rings, of channels gone and living
   std::uint32_t channels = 0, regions = 0;
   std::uint64_t bytes_reserved = 0;  // once a channel, not once a pod
 };
 
 class ChannelTable {
  public:
-  ChannelTable(Quota quota, std::uint64_t lease_ns);
+  ChannelTable(Quota quota, std::uint64_t lease_ns, std::shared_ptr<model::RegionSource> regions);
   ~ChannelTable();
 
   // A channel between two ends; `first` becomes side 0. Errors: kQuota, kNoMemory.
@@ -118,7 +118,7 @@ class ChannelTable {
 
   // Stores (or with nullptr drops) a wake object. False when `pod` has too many.
   bool OfferWake(RegionRecord* region, std::uint32_t side, std::uint32_t index, const std::string& pod, std::uint32_t limit,
-                 std::shared_ptr<const UniqueFd> eventfd);
+                 std::shared_ptr<const UniqueFd> wake_fd);
 
   void RenewLeases(std::uint64_t now_ns);
   [[nodiscard]] const std::unordered_map<ChannelId, std::unique_ptr<Channel>>& All() const { return channels_; }
@@ -129,7 +129,7 @@ class ChannelTable {
   using OwnerPair = std::pair<SessionId, SessionId>;
 
   Result<RegionRecord*, channel::Reason> RegionFor(OwnerPair owners, std::uint64_t now_ns);
-  RegionRecord* AddRegion(transport::Region memory);
+  RegionRecord* AddRegion(std::unique_ptr<model::RegionMemory> memory);
   Channel* AddChannel(RegionRecord* region, std::uint32_t slot, std::uint32_t epoch);
   [[nodiscard]] bool MayCharge(const std::string& pod, std::uint32_t channels) const;
   void Charge(const std::string& pod);
@@ -142,9 +142,10 @@ class ChannelTable {
 
   Quota quota_;
   std::uint64_t lease_ns_;
+  std::shared_ptr<model::RegionSource> source_;
   ChannelId next_channel_ = 1;
   std::list<RegionRecord> regions_;
-  std::multimap<OwnerPair, RegionRecord*> by_owners_;            // made here, not adopted
+  std::multimap<OwnerPair, RegionRecord*> by_owners_;  // made here, not adopted
   std::multimap<SessionId, RegionRecord*> by_session_;
   std::unordered_map<std::uint64_t, RegionRecord*> by_inode_;
   std::unordered_map<ChannelId, std::unique_ptr<Channel>> channels_;

@@ -13,9 +13,12 @@ using channel::MessageType;
 constexpr std::size_t FdsOf(MessageType type) {
   switch (type) {
     case MessageType::kUpgrade:
-    case MessageType::kWakeOffer: return 1;
-    case MessageType::kReattach: return 2;
-    default: return 0;
+    case MessageType::kWakeOffer:
+      return 1;
+    case MessageType::kReattach:
+      return 2;
+    default:
+      return 0;
   }
 }
 
@@ -59,13 +62,20 @@ Result<ShimMessage, ParseError> WithChannel(std::span<const std::byte> packet) {
 
 const char* ParseErrorText(ParseError error) {
   switch (error) {
-    case ParseError::kTooShort: return "shorter than a header";
-    case ParseError::kMagic: return "not a vsocket control message";
-    case ParseError::kVersion: return "another protocol version";
-    case ParseError::kUnknownType: return "unknown message type";
-    case ParseError::kSize: return "wrong size for its type";
-    case ParseError::kFdCount: return "wrong number of descriptors for its type";
-    case ParseError::kRange: return "a member is out of range";
+    case ParseError::kTooShort:
+      return "shorter than a header";
+    case ParseError::kMagic:
+      return "not a vsocket control message";
+    case ParseError::kVersion:
+      return "another protocol version";
+    case ParseError::kUnknownType:
+      return "unknown message type";
+    case ParseError::kSize:
+      return "wrong size for its type";
+    case ParseError::kFdCount:
+      return "wrong number of descriptors for its type";
+    case ParseError::kRange:
+      return "a member is out of range";
   }
   return "malformed";
 }
@@ -80,15 +90,24 @@ Result<ShimMessage, ParseError> ParseShimMessage(std::span<const std::byte> pack
   if (packet.size() != channel::MessageSize(header.type)) return Failure(ParseError::kSize);
   if (fds != FdsOf(header.type)) return Failure(ParseError::kFdCount);
   switch (header.type) {
-    case MessageType::kHello: return ShimMessage(Copy<channel::Hello>(packet));
-    case MessageType::kUpgrade: return ShimMessage(Copy<channel::Upgrade>(packet));
-    case MessageType::kRelease: return WithChannel<channel::Release>(packet);
-    case MessageType::kReattach: return WithChannel<channel::Reattach>(packet);
-    case MessageType::kCancel: return ShimMessage(Copy<channel::Cancel>(packet));
-    case MessageType::kNote: return ShimMessage(Copy<channel::Note>(packet));
-    case MessageType::kWakeOffer: return Wake<WakeOffer>(packet);
-    case MessageType::kWakeWant: return Wake<WakeWant>(packet);
-    default: return Failure(ParseError::kUnknownType);
+    case MessageType::kHello:
+      return ShimMessage(Copy<channel::Hello>(packet));
+    case MessageType::kUpgrade:
+      return ShimMessage(Copy<channel::Upgrade>(packet));
+    case MessageType::kRelease:
+      return WithChannel<channel::Release>(packet);
+    case MessageType::kReattach:
+      return WithChannel<channel::Reattach>(packet);
+    case MessageType::kCancel:
+      return ShimMessage(Copy<channel::Cancel>(packet));
+    case MessageType::kNote:
+      return ShimMessage(Copy<channel::Note>(packet));
+    case MessageType::kWakeOffer:
+      return Wake<WakeOffer>(packet);
+    case MessageType::kWakeWant:
+      return Wake<WakeWant>(packet);
+    default:
+      return Failure(ParseError::kUnknownType);
   }
 }
 

@@ -13,13 +13,13 @@
 namespace vsocket::broker {
 
 enum class ParseError : std::uint8_t {
-  kTooShort,      // not even a header
-  kMagic,         // not of this protocol
-  kVersion,       // of this protocol, another version
-  kUnknownType,   // or one that only the agent may send
-  kSize,          // not the type's exact size
-  kFdCount,       // not the type's number of descriptors
-  kRange,         // a member outside its bounds
+  kTooShort,     // not even a header
+  kMagic,        // not of this protocol
+  kVersion,      // of this protocol, another version
+  kUnknownType,  // or one that only the agent may send
+  kSize,         // not the type's exact size
+  kFdCount,      // not the type's number of descriptors
+  kRange,        // a member outside its bounds
 };
 
 const char* ParseErrorText(ParseError error);

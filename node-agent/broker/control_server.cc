@@ -16,8 +16,8 @@
 namespace vsocket::broker {
 namespace {
 
-constexpr std::size_t kMaxFdsOfPacket = 253;     // SCM_MAX_FD, unix(7)
-constexpr int kPacketsPerRound = 64;             // of one connection, before the others get their turn
+constexpr std::size_t kMaxFdsOfPacket = 253;  // SCM_MAX_FD, unix(7)
+constexpr int kPacketsPerRound = 64;          // of one connection, before the others get their turn
 constexpr int kAcceptsPerRound = 16;
 
 struct Received {
@@ -58,7 +58,9 @@ Received ReceivePacket(int socket, std::span<std::byte> buffer) {
   return received;
 }
 
-UniqueFd OpenSpare() { return UniqueFd(::open("/dev/null", O_RDONLY | O_CLOEXEC)); }
+UniqueFd OpenSpare() {
+  return UniqueFd(::open("/dev/null", O_RDONLY | O_CLOEXEC));
+}
 
 }  // namespace
 

@@ -50,15 +50,17 @@ enum TcpState : std::uint8_t {
 };
 
 // A process can still hold this end and move bytes on it.
-constexpr bool IsLive(std::uint8_t state) { return state == kEstablished || state == kFinWait1 || state == kFinWait2 || state == kCloseWait; }
+constexpr bool IsLive(std::uint8_t state) {
+  return state == kEstablished || state == kFinWait1 || state == kFinWait2 || state == kCloseWait;
+}
 
 struct TcpSocket {
   Tuple tuple;
-  std::uint64_t cookie = 0;         // SO_COOKIE
-  std::uint64_t netns_cookie = 0;   // SO_NETNS_COOKIE; 0 when read by sock_diag
-  std::uint32_t inode = 0;          // by sock_diag only; 0: no process holds it any more
-  std::uint8_t state = 0;           // TcpState
-  std::uint64_t bytes_acked = 0;    // tcp_info; counts the SYN on the side that sent it
+  std::uint64_t cookie = 0;        // SO_COOKIE
+  std::uint64_t netns_cookie = 0;  // SO_NETNS_COOKIE; 0 when read by sock_diag
+  std::uint32_t inode = 0;         // by sock_diag only; 0: no process holds it any more
+  std::uint8_t state = 0;          // TcpState
+  std::uint64_t bytes_acked = 0;   // tcp_info; counts the SYN on the side that sent it
   std::uint64_t bytes_received = 0;
 };
 

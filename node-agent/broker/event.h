@@ -14,7 +14,7 @@ struct Event {
   using Fields = std::vector<std::pair<std::string, std::string>>;
 
   Level level = Level::kInfo;
-  std::string what;   // a constant phrase, so that lines can be counted: "channel granted"
+  std::string what;  // a constant phrase, so that lines can be counted: "channel granted"
   Fields fields;
 };
 

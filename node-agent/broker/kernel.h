@@ -22,8 +22,8 @@ class SocketProbe {
  public:
   virtual ~SocketProbe() = default;
   virtual Result<TcpSocket, ProbeError> Read(int fd) = 0;
-  // True for an eventfd(2) and nothing else.
-  virtual bool IsEventFd(int fd) = 0;
+  // True for a UNIX stream socket, whose sends can be told never to block, and nothing else.
+  virtual bool IsWakeSocket(int fd) = 0;
 };
 
 // The TCP sockets of one network namespace by sock_diag(7). Thread safety: none.

@@ -186,8 +186,8 @@ TEST_F(LifetimeTest, ForkedChildKeepsTheChannelWhenItsParentGoes) {
   // A child that says it lets go, through a line of its own, is believed once the kernel agrees.
   FakeShim line_of_child(Sock("a"));
   ASSERT_TRUE(line_of_child.Hello());
-  ASSERT_TRUE(line_of_child.Send(channel::Release{channel::HeaderOf(channel::MessageType::kRelease), granted.client.grant.cookie,
-                                                  granted.client.grant.channel, 0, {}}));
+  ASSERT_TRUE(line_of_child.Send(channel::Release{
+      channel::HeaderOf(channel::MessageType::kRelease), granted.client.grant.cookie, granted.client.grant.channel, 0, {}}));
   ASSERT_TRUE(line_of_child.Quiet());
   EXPECT_EQ(agent.Stats().channels, 1U);
   ::close(hold[1]);

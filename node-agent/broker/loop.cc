@@ -46,7 +46,9 @@ Result<std::unique_ptr<Loop>, std::string> Loop::Make() {
 
 Loop::Loop(UniqueFd epoll, UniqueFd wake, UniqueFd timer) : epoll_(std::move(epoll)), wake_(std::move(wake)), timer_(std::move(timer)) {}
 
-Loop::~Loop() { Stop(); }
+Loop::~Loop() {
+  Stop();
+}
 
 bool Loop::Add(int fd, std::uint32_t events, Ready ready) {
   const std::uint64_t token = next_token_++;

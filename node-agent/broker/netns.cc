@@ -21,7 +21,9 @@
 namespace vsocket::broker {
 namespace {
 
-std::string Why(const char* what, const std::string& path) { return std::string(what) + " " + path + ": " + std::strerror(errno); }
+std::string Why(const char* what, const std::string& path) {
+  return std::string(what) + " " + path + ": " + std::strerror(errno);
+}
 
 // Runs in the thread that is inside.
 std::optional<std::string> ReadInside(OpenedNetns* out) {

@@ -20,9 +20,13 @@ namespace {
 
 constexpr std::uint64_t kSecond = 1'000'000'000;
 
-Failure<ApiError> Fail(ApiErrorKind kind, std::string message) { return Failure(ApiError{kind, std::move(message)}); }
+Failure<ApiError> Fail(ApiErrorKind kind, std::string message) {
+  return Failure(ApiError{kind, std::move(message)});
+}
 
-std::string NameOf(const LocalPod& pod) { return pod.ns + "/" + pod.name; }
+std::string NameOf(const LocalPod& pod) {
+  return pod.ns + "/" + pod.name;
+}
 
 bool SameSandbox(const LocalPod& a, const LocalPod& b) {
   return a.uid == b.uid && a.container_id == b.container_id && a.ifname == b.ifname && a.netns_inode == b.netns_inode;
@@ -44,7 +48,9 @@ Node::Node(NodeOptions options, NodeQuestions questions, RunDir run_dir, std::un
   loop_->DeadlineFrom([this] { return broker_->NextTick(); });
 }
 
-Node::~Node() { loop_->Stop(); }
+Node::~Node() {
+  loop_->Stop();
+}
 
 Result<std::unique_ptr<Node>, std::string> Node::Open(NodeOptions options, NodeQuestions questions) {
   auto run_dir = RunDir::Open(options.run_dir, options.shim_library);
@@ -123,9 +129,12 @@ LocalPodStatus Node::StatusOf(const LocalPod& pod) {
 }
 
 Result<LocalPodStatus, ApiError> Node::AddPod(LocalPod pod) {
-  if (!IsSafeUid(pod.uid)) return Fail(ApiErrorKind::kInvalid, "the pod's uid must be 1 to 64 characters of [A-Za-z0-9-_.]: \"" + pod.uid + "\"");
-  if (pod.container_id.empty() || pod.ifname.empty()) return Fail(ApiErrorKind::kInvalid, "a pod needs its container id and interface name");
-  if (pod.ips.empty()) return Fail(ApiErrorKind::kInvalid, "a pod needs an address: is vsocket-cni chained after the plugin that assigns it?");
+  if (!IsSafeUid(pod.uid))
+    return Fail(ApiErrorKind::kInvalid, "the pod's uid must be 1 to 64 characters of [A-Za-z0-9-_.]: \"" + pod.uid + "\"");
+  if (pod.container_id.empty() || pod.ifname.empty())
+    return Fail(ApiErrorKind::kInvalid, "a pod needs its container id and interface name");
+  if (pod.ips.empty())
+    return Fail(ApiErrorKind::kInvalid, "a pod needs an address: is vsocket-cni chained after the plugin that assigns it?");
   auto netns = OpenNetns(pod.netns_path);
   if (!netns) return Fail(ApiErrorKind::kInvalid, netns.Error());
   pod.netns_cookie = netns->cookie;
@@ -176,7 +185,8 @@ Result<LocalPodStatus, ApiError> Node::CheckPod(const LocalPod& pod) {
     if (found == pods_.end()) return Fail(ApiErrorKind::kNotFound, "the agent does not know container " + pod.container_id);
     known = *found;
   }
-  if (known.netns_inode != netns.Value().inode) return Fail(ApiErrorKind::kConflict, "the pod's network namespace is another one than at ADD");
+  if (known.netns_inode != netns.Value().inode)
+    return Fail(ApiErrorKind::kConflict, "the pod's network namespace is another one than at ADD");
   for (const auto& ip : pod.ips) {
     if (std::find(known.ips.begin(), known.ips.end(), ip) == known.ips.end()) {
       return Fail(ApiErrorKind::kConflict, "the pod had no address " + ip.ToString() + " at ADD");
@@ -216,7 +226,8 @@ std::vector<model::ConnectionInfo> Node::Connections() {
   return loop_->Call([&] { return broker_->Connections(); });
 }
 
-Result<model::Verdict, ApiError> Node::TracePolicy(const std::string& source_pod, const std::string& destination_pod, const std::string& port) {
+Result<model::Verdict, ApiError> Node::TracePolicy(const std::string& source_pod, const std::string& destination_pod,
+                                                   const std::string& port) {
   if (!questions_.trace) return Fail(ApiErrorKind::kUnavailable, "no policy is loaded");
   return questions_.trace(source_pod, destination_pod, port);
 }

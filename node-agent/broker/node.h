@@ -31,9 +31,10 @@ struct NodeOptions {
 
 // What the node asks the parts that know the cluster. Called from any thread.
 struct NodeQuestions {
-  std::function<Result<model::Verdict, model::ApiError>(const std::string& source, const std::string& destination, const std::string& port)> trace;
+  std::function<Result<model::Verdict, model::ApiError>(const std::string& source, const std::string& destination, const std::string& port)>
+      trace;
   std::function<std::pair<bool, bool>(const model::LocalPod&)> isolated;  // ingress, egress
-  std::function<void(model::AgentStatus*)> complete_status;              // source, revision, problems, ready
+  std::function<void(model::AgentStatus*)> complete_status;               // source, revision, problems, ready
   // The set of local pods changed (added or removed). Called before AddPod or RemovePod returns, without locks held, on its thread.
   std::function<void()> pods_changed;
 };
@@ -87,8 +88,8 @@ class Node final : public model::NodeApi {
   bool reevaluation_posted_ = false;
 
   std::unique_ptr<Loop> loop_;
-  std::unique_ptr<Broker> broker_;          // used on the loop's thread
-  std::unique_ptr<ControlServer> server_;   // likewise
+  std::unique_ptr<Broker> broker_;         // used on the loop's thread
+  std::unique_ptr<ControlServer> server_;  // likewise
 };
 
 }  // namespace vsocket::broker

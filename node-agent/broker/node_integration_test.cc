@@ -2,7 +2,6 @@
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sched.h>
-#include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 
@@ -287,7 +286,10 @@ TEST_F(NodeTest, PolicyChangeCutsRingAndTcp) {
   const MappedRegion region(channel.client.memory.Get());
   const auto& ref = channel.client.grant.channel;
   // Both sides sleep on a wake object.
-  const UniqueFd bell(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  int bell_ends[2];
+  ASSERT_EQ(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, bell_ends), 0);
+  const UniqueFd heard(bell_ends[0]);
+  const UniqueFd bell(bell_ends[1]);
   ASSERT_TRUE(a.Wake(channel::MessageType::kWakeOffer, ref.region_id, 0, 5, bell.Get()) && a.Quiet());
   region.Slot(ref.slot).side[0].data_waiter.store(channel::kFirstWakeFd + 5);
 
@@ -299,7 +301,7 @@ TEST_F(NodeTest, PolicyChangeCutsRingAndTcp) {
   EXPECT_TRUE(Logged("connection cut", "policy default/closed"));
   EXPECT_TRUE(Eventually([&] {
     std::uint64_t count = 0;
-    return ::read(bell.Get(), &count, sizeof count) == sizeof count;
+    return ::recv(heard.Get(), &count, sizeof count, MSG_DONTWAIT) > 0;
   }));
   for (const int tcp : {channel.tcp.client.Get(), channel.tcp.server.Get(), plain.client.Get(), plain.server.Get()}) {
     char byte = 0;
@@ -351,15 +353,17 @@ TEST_F(NodeTest, WakeObjectsPassToTheOtherSideOnly) {
   ASSERT_TRUE(answer && answer->type == MessageType::kWake);
   EXPECT_FALSE(answer->fd.Valid()) << "not offered yet";
 
-  const UniqueFd bell(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  int bell_ends[2];
+  ASSERT_EQ(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, bell_ends), 0);
+  const UniqueFd heard(bell_ends[0]);
+  const UniqueFd bell(bell_ends[1]);
   ASSERT_TRUE(a.Wake(MessageType::kWakeOffer, region, 0, 1, bell.Get()) && a.Quiet());
   ASSERT_TRUE(b.Wake(MessageType::kWakeWant, region, 0, 1));
   answer = b.Receive();
   ASSERT_TRUE(answer && answer->fd.Valid());
-  const std::uint64_t one = 1;
-  ASSERT_EQ(::write(answer->fd.Get(), &one, sizeof one), 8);
-  std::uint64_t count = 0;
-  EXPECT_EQ(::read(bell.Get(), &count, sizeof count), 8);
+  ASSERT_EQ(::send(answer->fd.Get(), "r", 1, MSG_DONTWAIT), 1);
+  char rung = 0;
+  EXPECT_EQ(::recv(heard.Get(), &rung, 1, MSG_DONTWAIT), 1);
 
   // Neither a process that is not of the region, nor the offering side itself, nor an offer for the other side.
   ASSERT_TRUE(stranger.Wake(MessageType::kWakeWant, region, 0, 1));
@@ -375,7 +379,7 @@ TEST_F(NodeTest, WakeObjectsPassToTheOtherSideOnly) {
   const UniqueFd reading(pipe_ends[0]);
   const UniqueFd writing(pipe_ends[1]);
   ASSERT_TRUE(a.Wake(MessageType::kWakeOffer, region, 0, 3, writing.Get()));
-  EXPECT_TRUE(a.ExpectEnd()) << "not an eventfd";
+  EXPECT_TRUE(a.ExpectEnd()) << "not a UNIX stream socket";
 }
 
 TEST_F(NodeTest, RefusesAProcessOfAnotherNamespace) {

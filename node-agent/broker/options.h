@@ -3,10 +3,12 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <optional>
 
 #include "channel/layout.h"
 #include "node-agent/broker/event.h"
+#include "node-agent/model/region_memory.h"
 #include "node-agent/model/verdict.h"
 
 namespace vsocket::broker {
@@ -16,16 +18,16 @@ namespace vsocket::broker {
 inline constexpr std::uint64_t kChannelBytes = 2 * channel::kRingMax + sizeof(channel::SlotHeader);
 
 struct Quota {
-  std::uint32_t channels = 4096;            // of one pod, at the same time
-  std::uint64_t bytes = 4ULL << 30;         // of kChannelBytes each
+  std::uint32_t channels = 4096;     // of one pod, at the same time
+  std::uint64_t bytes = 4ULL << 30;  // of kChannelBytes each
 };
 
 // Against floods. A well-behaved shim never meets them.
 struct Limits {
-  std::uint32_t processes_per_pod = 1024;   // control connections
-  std::uint32_t pending_per_process = 4096; // UPGRADEs without an answer
+  std::uint32_t processes_per_pod = 1024;    // control connections
+  std::uint32_t pending_per_process = 4096;  // UPGRADEs without an answer
   std::uint32_t pending_per_pod = 16384;
-  std::uint32_t notes_per_process = 4096;   // remembered reasons
+  std::uint32_t notes_per_process = 4096;  // remembered reasons
   std::uint32_t wake_fds_per_pod = 4096;
   std::uint32_t unsent_per_process = 8192;  // answers that a shim has not read
 };
@@ -36,7 +38,8 @@ struct BrokerOptions {
   Quota quota;
   Limits limits;
   std::uint64_t lease_ns = 10'000'000'000;
-  VerdictFunction verdict;                  // called on the broker's thread
+  std::shared_ptr<model::RegionSource> regions = model::MakeSharedMemory();  // not null
+  VerdictFunction verdict;                                                   // called on the broker's thread
   EventSink events;
 };
 

@@ -28,11 +28,16 @@ constexpr char kSuffix[] = ".json";
 json ToJson(const model::LocalPod& pod) {
   json ips = json::array();
   for (const auto& ip : pod.ips) ips.push_back(ip.ToString());
-  return {{"format", kFormat},        {"uid", pod.uid},
-          {"namespace", pod.ns},      {"name", pod.name},
-          {"containerID", pod.container_id}, {"ifname", pod.ifname},
-          {"netns", pod.netns_path},  {"netnsCookie", pod.netns_cookie},
-          {"netnsInode", pod.netns_inode}, {"ips", std::move(ips)}};
+  return {{"format", kFormat},
+          {"uid", pod.uid},
+          {"namespace", pod.ns},
+          {"name", pod.name},
+          {"containerID", pod.container_id},
+          {"ifname", pod.ifname},
+          {"netns", pod.netns_path},
+          {"netnsCookie", pod.netns_cookie},
+          {"netnsInode", pod.netns_inode},
+          {"ips", std::move(ips)}};
 }
 
 // Throws json::exception when a member is missing or of another type.
@@ -69,7 +74,9 @@ bool WriteAll(int fd, const std::string& text) {
 }  // namespace
 
 bool IsSafeUid(const std::string& uid) {
-  const auto safe = [](char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' || c == '_' || c == '.'; };
+  const auto safe = [](char c) {
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' || c == '_' || c == '.';
+  };
   return !uid.empty() && uid.size() <= 64 && uid != "." && uid != ".." && std::all_of(uid.begin(), uid.end(), safe);
 }
 
@@ -77,7 +84,8 @@ Result<Stored, std::string> PodStore::Open() {
   std::error_code error;
   fs::create_directories(dir_, error);
   if (error) return Failure("cannot make the state directory " + dir_ + ": " + error.message());
-  if (::access(dir_.c_str(), R_OK | W_OK | X_OK) != 0) return Failure("cannot use the state directory " + dir_ + ": " + std::strerror(errno));
+  if (::access(dir_.c_str(), R_OK | W_OK | X_OK) != 0)
+    return Failure("cannot use the state directory " + dir_ + ": " + std::strerror(errno));
   return Stored{};
 }
 
@@ -99,7 +107,9 @@ Result<Stored, std::string> PodStore::Put(const model::LocalPod& pod) {
   return Stored{};
 }
 
-void PodStore::Remove(const std::string& uid) { ::unlink((dir_ + "/" + uid + kSuffix).c_str()); }
+void PodStore::Remove(const std::string& uid) {
+  ::unlink((dir_ + "/" + uid + kSuffix).c_str());
+}
 
 PodStore::Loaded PodStore::Load() const {
   Loaded loaded;

@@ -21,7 +21,9 @@ constexpr char kSocketName[] = "agent.sock";
 constexpr char kShimName[] = "libvsocket.so";
 constexpr int kBacklog = 512;
 
-std::string Why(const char* what, const std::string& path) { return std::string("cannot ") + what + " " + path + ": " + std::strerror(errno); }
+std::string Why(const char* what, const std::string& path) {
+  return std::string("cannot ") + what + " " + path + ": " + std::strerror(errno);
+}
 
 bool MakeDir(const std::string& path, mode_t mode) {
   std::error_code error;
@@ -69,7 +71,8 @@ Result<RunDir::PodSocket, std::string> RunDir::MakePod(const std::string& uid) {
   const std::string path = dir + "/" + kSocketName;
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
-  if (path.size() >= sizeof address.sun_path) return Failure("the socket's path is longer than " + std::to_string(sizeof address.sun_path - 1) + " bytes: " + path);
+  if (path.size() >= sizeof address.sun_path)
+    return Failure("the socket's path is longer than " + std::to_string(sizeof address.sun_path - 1) + " bytes: " + path);
   std::memcpy(address.sun_path, path.c_str(), path.size() + 1);
   if (!MakeDir(dir, 0755)) return Failure(Why("make", dir));
 

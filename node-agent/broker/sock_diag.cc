@@ -19,7 +19,9 @@ namespace {
 
 using model::IpAddress;
 
-constexpr std::uint32_t Bit(std::uint8_t state) { return 1U << state; }
+constexpr std::uint32_t Bit(std::uint8_t state) {
+  return 1U << state;
+}
 constexpr std::uint32_t kLiveStates = Bit(kEstablished) | Bit(kFinWait1) | Bit(kFinWait2) | Bit(kCloseWait);
 
 struct Request {
@@ -41,7 +43,9 @@ Request MakeRequest(std::uint16_t type, std::uint16_t flags, std::uint8_t family
   return request;
 }
 
-void PutAddress(const IpAddress& address, __be32* to) { std::memcpy(to, address.Bytes().data(), address.IsV4() ? 4 : 16); }
+void PutAddress(const IpAddress& address, __be32* to) {
+  std::memcpy(to, address.Bytes().data(), address.IsV4() ? 4 : 16);
+}
 
 IpAddress GetAddress(std::uint8_t family, const __be32* from) {
   if (family == AF_INET) {
@@ -64,7 +68,9 @@ void PutId(const Tuple& tuple, std::uint64_t cookie, inet_diag_sockid* id) {
 }
 
 // An IPv6 socket that talks IPv4 (mapped addresses) is found by IPv4 look-ups too: the kernel keeps both in one hash.
-std::uint8_t FamilyOf(const Tuple& tuple) { return tuple.local.address.IsV4() && tuple.remote.address.IsV4() ? AF_INET : AF_INET6; }
+std::uint8_t FamilyOf(const Tuple& tuple) {
+  return tuple.local.address.IsV4() && tuple.remote.address.IsV4() ? AF_INET : AF_INET6;
+}
 
 TcpSocket ToSocket(const nlmsghdr& header) {
   const auto* message = static_cast<const inet_diag_msg*>(NLMSG_DATA(&header));
@@ -168,6 +174,8 @@ class NetlinkPodSockets final : public PodSockets {
 
 }  // namespace
 
-std::unique_ptr<PodSockets> MakePodSockets(UniqueFd netlink) { return std::make_unique<NetlinkPodSockets>(std::move(netlink)); }
+std::unique_ptr<PodSockets> MakePodSockets(UniqueFd netlink) {
+  return std::make_unique<NetlinkPodSockets>(std::move(netlink));
+}
 
 }  // namespace vsocket::broker

@@ -98,7 +98,9 @@ TEST_F(SockDiagTest, ProbeRefusesEverythingElse) {
   const auto read = probe_->Read(unconnected.Get());
   ASSERT_FALSE(read);
   EXPECT_EQ(read.Error(), ProbeError::kNotConnected);
-  EXPECT_FALSE(probe_->IsEventFd(udp.Get()));
+  EXPECT_TRUE(probe_->IsWakeSocket(local.Get()));
+  EXPECT_FALSE(probe_->IsWakeSocket(udp.Get()));
+  EXPECT_FALSE(probe_->IsWakeSocket(0));
 }
 
 TEST_F(SockDiagTest, NamespacesAreToldApart) {

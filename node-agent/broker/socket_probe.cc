@@ -1,11 +1,6 @@
 #include <linux/in.h>
 #include <linux/tcp.h>
 #include <sys/socket.h>
-#include <unistd.h>
-
-#include <array>
-#include <cstdio>
-#include <string_view>
 
 #include "node-agent/broker/kernel.h"
 
@@ -62,18 +57,17 @@ class LinuxSocketProbe final : public SocketProbe {
     return socket;
   }
 
-  bool IsEventFd(int fd) override {
-    // The link text comes from the kernel (d_path), not from the file: this cannot block either. proc_pid_fd(5).
-    std::array<char, 64> path{};
-    std::array<char, 64> target{};
-    std::snprintf(path.data(), path.size(), "/proc/self/fd/%d", fd);
-    const ssize_t length = ::readlink(path.data(), target.data(), target.size());
-    return length > 0 && std::string_view(target.data(), static_cast<std::size_t>(length)) == "anon_inode:[eventfd]";
+  bool IsWakeSocket(int fd) override {
+    int domain = 0;
+    int type = 0;
+    return Option(fd, SOL_SOCKET, SO_DOMAIN, &domain) && Option(fd, SOL_SOCKET, SO_TYPE, &type) && domain == AF_UNIX && type == SOCK_STREAM;
   }
 };
 
 }  // namespace
 
-std::unique_ptr<SocketProbe> MakeSocketProbe() { return std::make_unique<LinuxSocketProbe>(); }
+std::unique_ptr<SocketProbe> MakeSocketProbe() {
+  return std::make_unique<LinuxSocketProbe>();
+}
 
 }  // namespace vsocket::broker

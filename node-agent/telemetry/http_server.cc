@@ -19,12 +19,18 @@ namespace {
 
 const char* StatusText(int status) {
   switch (status) {
-    case 200: return "OK";
-    case 400: return "Bad Request";
-    case 404: return "Not Found";
-    case 405: return "Method Not Allowed";
-    case 503: return "Service Unavailable";
-    default: return "Error";
+    case 200:
+      return "OK";
+    case 400:
+      return "Bad Request";
+    case 404:
+      return "Not Found";
+    case 405:
+      return "Method Not Allowed";
+    case 503:
+      return "Service Unavailable";
+    default:
+      return "Error";
   }
 }
 
@@ -140,7 +146,8 @@ HttpAnswer HttpServer::AnswerTo(std::string_view request, bool* head) const {
   const std::string_view line = request.substr(0, request.find("\r\n"));
   const std::size_t first = line.find(' ');
   const std::size_t second = first == std::string_view::npos ? first : line.find(' ', first + 1);
-  if (second == std::string_view::npos || !line.substr(second + 1).starts_with("HTTP/1.")) return {400, "text/plain", "not an HTTP/1 request\n"};
+  if (second == std::string_view::npos || !line.substr(second + 1).starts_with("HTTP/1."))
+    return {400, "text/plain", "not an HTTP/1 request\n"};
   const std::string_view method = line.substr(0, first);
   if (method != "GET" && method != "HEAD") return {405, "text/plain", "only GET and HEAD\n"};
   *head = method == "HEAD";

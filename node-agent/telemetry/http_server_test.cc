@@ -37,8 +37,13 @@ TEST(HttpServer, AnswersMetricsAndHealth) {
     return sample;
   });
   bool ready = false;
-  auto server = HttpServer::Start("127.0.0.1:0", {{"/metrics", [&] { return HttpAnswer{200, "text/plain; version=0.0.4", metrics.Render()}; }},
-                                                   {"/readyz", [&] { return HttpAnswer{ready ? 200 : 503, "text/plain", "x"}; }}});
+  auto server = HttpServer::Start("127.0.0.1:0", {{"/metrics",
+                                                   [&] {
+                                                     return HttpAnswer{200, "text/plain; version=0.0.4", metrics.Render()};
+                                                   }},
+                                                  {"/readyz", [&] {
+                                                     return HttpAnswer{ready ? 200 : 503, "text/plain", "x"};
+                                                   }}});
   ASSERT_TRUE(server) << server.Error();
   const int port = (*server)->Port();
   const std::string answer = Ask(port, "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n");

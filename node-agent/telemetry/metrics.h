@@ -10,17 +10,16 @@
 #include <utility>
 #include <vector>
 
-
 namespace vsocket::telemetry {
 
 struct MetricsSample {
   enum class Kind : std::uint8_t { kGauge, kCounter };
   struct Value {
-    std::string label;   // empty: the metric has no label
+    std::string label;  // empty: the metric has no label
     double value = 0;
   };
   struct Metric {
-    std::string name;    // "vsocket_channels"
+    std::string name;  // "vsocket_channels"
     std::string help;
     Kind kind = Kind::kGauge;
     std::string label_name;  // of every value, or empty

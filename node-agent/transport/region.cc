@@ -43,7 +43,7 @@ static_assert(offsetof(SlotHeader, epoch) == 0);
 
 }  // namespace
 
-Result<Region, RegionError> Region::Create(std::uint64_t region_id, std::uint64_t lease_until_ns) {
+Result<std::unique_ptr<Region>, RegionError> Region::Create(std::uint64_t region_id, std::uint64_t lease_until_ns) {
   UniqueFd fd(::memfd_create("vsocket-region", MFD_CLOEXEC | MFD_ALLOW_SEALING));
   if (!fd.Valid()) return Fail(RegionError::Kind::kNoMemory, "memfd_create", errno);
   if (::ftruncate(fd.Get(), static_cast<off_t>(channel::kRegionBytes)) != 0) return Fail(RegionError::Kind::kNoMemory, "ftruncate", errno);
@@ -53,7 +53,7 @@ Result<Region, RegionError> Region::Create(std::uint64_t region_id, std::uint64_
   void* map = ::mmap(nullptr, kMappedBytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd.Get(), 0);
   if (map == MAP_FAILED) return Fail(RegionError::Kind::kNoMemory, "mmap", errno);
 
-  Region region(std::move(fd), map, region_id, status.st_ino);
+  std::unique_ptr<Region> region(new Region(std::move(fd), map, region_id, status.st_ino));
   auto& header = *new (map) RegionHeader{};
   header.magic = channel::kLayoutMagic;
   header.layout_version = channel::kLayoutVersion;
@@ -71,14 +71,15 @@ Result<std::uint64_t, RegionError> RegionInode(int fd) {
   if ((seals & (F_SEAL_WRITE | F_SEAL_FUTURE_WRITE)) != 0) return Fail(RegionError::Kind::kNotOurs, "the memory is sealed against writing");
   struct statfs file_system {};
   // hugetlbfs has seals too, but a page that cannot be had there is a SIGBUS.
-  if (::fstatfs(fd, &file_system) != 0 || file_system.f_type != TMPFS_MAGIC) return Fail(RegionError::Kind::kNotOurs, "not ordinary shared memory");
+  if (::fstatfs(fd, &file_system) != 0 || file_system.f_type != TMPFS_MAGIC)
+    return Fail(RegionError::Kind::kNotOurs, "not ordinary shared memory");
   struct stat status {};
   if (::fstat(fd, &status) != 0) return Fail(RegionError::Kind::kNotOurs, "fstat", errno);
   if (status.st_size != static_cast<off_t>(channel::kRegionBytes)) return Fail(RegionError::Kind::kNotOurs, "the memory has another size");
   return static_cast<std::uint64_t>(status.st_ino);
 }
 
-Result<Region, RegionError> Region::Adopt(UniqueFd memfd, std::uint64_t region_id) {
+Result<std::unique_ptr<Region>, RegionError> Region::Adopt(UniqueFd memfd, std::uint64_t region_id) {
   const auto inode = RegionInode(memfd.Get());
   if (!inode) return Failure(inode.Error());
   void* map = ::mmap(nullptr, kMappedBytes, PROT_READ | PROT_WRITE, MAP_SHARED, memfd.Get(), 0);
@@ -86,8 +87,8 @@ Result<Region, RegionError> Region::Adopt(UniqueFd memfd, std::uint64_t region_i
     const auto kind = errno == ENOMEM ? RegionError::Kind::kNoMemory : RegionError::Kind::kNotOurs;
     return Fail(kind, "mmap", errno);
   }
-  Region region(std::move(memfd), map, region_id, inode.Value());
-  const RegionHeader& header = region.Header();
+  std::unique_ptr<Region> region(new Region(std::move(memfd), map, region_id, inode.Value()));
+  const RegionHeader& header = region->Header();
   if (header.magic != channel::kLayoutMagic || header.layout_version != channel::kLayoutVersion || header.region_id != region_id ||
       header.slots != channel::kSlots || header.ring_max_log2 != channel::kRingMaxLog2) {
     return Fail(RegionError::Kind::kNotOurs, "the memory's header is not that of the region");
@@ -98,22 +99,34 @@ Result<Region, RegionError> Region::Adopt(UniqueFd memfd, std::uint64_t region_i
 Region::Region(UniqueFd fd, void* map, std::uint64_t id, std::uint64_t inode)
     : fd_(std::make_shared<const UniqueFd>(std::move(fd))), map_(map), id_(id), inode_(inode) {}
 
-Region::Region(Region&& other) noexcept
-    : fd_(std::move(other.fd_)), map_(std::exchange(other.map_, nullptr)), id_(other.id_), inode_(other.inode_) {}
+namespace {
 
-Region& Region::operator=(Region&& other) noexcept {
-  std::swap(fd_, other.fd_);
-  std::swap(map_, other.map_);
-  std::swap(id_, other.id_);
-  std::swap(inode_, other.inode_);
-  return *this;
-}
+class SharedMemory final : public model::RegionSource {
+ public:
+  Result<std::unique_ptr<model::RegionMemory>, RegionError> Create(std::uint64_t region_id, std::uint64_t lease_until_ns) override {
+    return Widen(Region::Create(region_id, lease_until_ns));
+  }
+  Result<std::unique_ptr<model::RegionMemory>, RegionError> Adopt(UniqueFd memfd, std::uint64_t region_id) override {
+    return Widen(Region::Adopt(std::move(memfd), region_id));
+  }
+  Result<std::uint64_t, RegionError> InodeOf(int fd) override { return RegionInode(fd); }
+
+ private:
+  static Result<std::unique_ptr<model::RegionMemory>, RegionError> Widen(Result<std::unique_ptr<Region>, RegionError> region) {
+    if (!region) return Failure(region.Error());
+    return std::unique_ptr<model::RegionMemory>(std::move(region.Value()));
+  }
+};
+
+}  // namespace
 
 Region::~Region() {
   if (map_ != nullptr) ::munmap(map_, kMappedBytes);
 }
 
-RegionHeader& Region::Header() const { return *static_cast<RegionHeader*>(map_); }
+RegionHeader& Region::Header() const {
+  return *static_cast<RegionHeader*>(map_);
+}
 
 SlotHeader& Region::Slot(std::uint32_t slot) const {
   return *reinterpret_cast<SlotHeader*>(static_cast<std::byte*>(map_) + channel::SlotOffset(slot));
@@ -134,16 +147,25 @@ void Region::ClearSlot(std::uint32_t slot) {
   for (std::uint32_t side = 0; side < 2; ++side) {
     const auto begin = static_cast<off_t>(channel::RingOffset(slot, side)) + kKept;
     // Best effort: pages that stay are reused by the slot's next connection or go with the region. fallocate(2).
-    if (::fallocate(fd_->Get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, begin, static_cast<off_t>(channel::kRingMax) - kKept) != 0) return;
+    if (::fallocate(fd_->Get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, begin, static_cast<off_t>(channel::kRingMax) - kKept) != 0)
+      return;
   }
 }
 
 // Release in the three stores below: pairs with the shims' acquire of the same words; nothing but the word itself is published.
-void Region::RevokeSlot(std::uint32_t slot, std::uint32_t epoch) { Slot(slot).revoked.store(epoch, std::memory_order_release); }
-void Region::RevokeAll() { Header().revoked.store(1, std::memory_order_release); }
-void Region::RenewLease(std::uint64_t until_ns) { Header().lease_until_ns.store(until_ns, std::memory_order_release); }
+void Region::RevokeSlot(std::uint32_t slot, std::uint32_t epoch) {
+  Slot(slot).revoked.store(epoch, std::memory_order_release);
+}
+void Region::RevokeAll() {
+  Header().revoked.store(1, std::memory_order_release);
+}
+void Region::RenewLease(std::uint64_t until_ns) {
+  Header().lease_until_ns.store(until_ns, std::memory_order_release);
+}
 
-std::uint32_t Region::Epoch(std::uint32_t slot) const { return LoadUntrusted(Slot(slot).epoch, std::memory_order_acquire).ForDisplay(); }
+std::uint32_t Region::Epoch(std::uint32_t slot) const {
+  return LoadUntrusted(Slot(slot).epoch, std::memory_order_acquire).ForDisplay();
+}
 
 RingTraffic Region::Traffic(std::uint32_t slot) const {
   RingTraffic traffic;
@@ -173,3 +195,7 @@ std::uint32_t Region::TakeArmedWakeFds(std::uint32_t slot, std::uint32_t side) {
 }
 
 }  // namespace vsocket::transport
+
+std::shared_ptr<vsocket::model::RegionSource> vsocket::model::MakeSharedMemory() {
+  return std::make_shared<vsocket::transport::SharedMemory>();
+}

@@ -10,7 +10,6 @@
 // Thread safety: none; one thread uses a Region.
 #pragma once
 
-#include <array>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -18,55 +17,39 @@
 #include "base/result.h"
 #include "base/unique_fd.h"
 #include "channel/layout.h"
+#include "node-agent/model/region_memory.h"
 
 namespace vsocket::transport {
 
-struct RegionError {
-  enum class Kind : std::uint8_t {
-    kNoMemory,  // the kernel gave no memfd, memory, mapping or descriptor
-    kNotOurs,   // not a region: size, seals, file system, magic or id are wrong
-  };
-  Kind kind;
-  std::string what;
-};
+using model::RegionError;
+using model::RingTraffic;
 
-// Bytes of one slot and direction that the shims say went through the ring: what is published, clamped, for display only.
-struct RingTraffic {
-  std::array<std::uint64_t, 2> sent{};  // by side
-};
-
-class Region {
+class Region final : public model::RegionMemory {
  public:
-  // Makes the memory of a new region: kRegionBytes, sparse, with a filled header. `region_id` must be unique; `lease_until_ns` is
-  // CLOCK_MONOTONIC.
-  static Result<Region, RegionError> Create(std::uint64_t region_id, std::uint64_t lease_until_ns);
-  // Takes over memory that a shim says is a region that an earlier agent made. Nothing of it is believed: seals, size and file system
-  // are checked before it is mapped (a descriptor of another kind could block or fault the agent), magic, version and id after.
-  static Result<Region, RegionError> Adopt(UniqueFd memfd, std::uint64_t region_id);
+  // Makes the memory of a new region: kRegionBytes, sparse, with a filled header.
+  static Result<std::unique_ptr<Region>, RegionError> Create(std::uint64_t region_id, std::uint64_t lease_until_ns);
+  // Seals, size and file system are checked before it is mapped (a descriptor of another kind could block or fault the agent), magic,
+  // version and id after.
+  static Result<std::unique_ptr<Region>, RegionError> Adopt(UniqueFd memfd, std::uint64_t region_id);
 
-  Region(Region&& other) noexcept;
-  Region& operator=(Region&& other) noexcept;
-  ~Region();
+  ~Region() override;
+  Region(const Region&) = delete;
+  Region& operator=(const Region&) = delete;
 
-  [[nodiscard]] std::uint64_t Id() const { return id_; }
-  [[nodiscard]] std::uint64_t Inode() const { return inode_; }  // of the memfd: unique among memfds while it lives (all are on one shmem mount)
+  [[nodiscard]] std::uint64_t Id() const override { return id_; }
+  [[nodiscard]] std::uint64_t Inode() const override { return inode_; }  // all memfds are on one shmem mount
   [[nodiscard]] int Fd() const { return fd_->Get(); }
-  // The memfd, to hand to a process; shared, because a message may wait for a slow reader longer than the region lives.
-  [[nodiscard]] std::shared_ptr<const UniqueFd> Memory() const { return fd_; }
+  [[nodiscard]] std::shared_ptr<const UniqueFd> Memory() const override { return fd_; }
 
-  // Zeroes the slot's words and then stores `epoch` (not 0), release: whoever sees the epoch sees a clean slot.
-  void PrepareSlot(std::uint32_t slot, std::uint32_t epoch);
-  // No connection holds the slot any more. Its ring pages beyond the smallest class go back to the kernel.
-  void ClearSlot(std::uint32_t slot);
-  void RevokeSlot(std::uint32_t slot, std::uint32_t epoch);
-  void RevokeAll();
-  void RenewLease(std::uint64_t until_ns);
+  void PrepareSlot(std::uint32_t slot, std::uint32_t epoch) override;
+  void ClearSlot(std::uint32_t slot) override;
+  void RevokeSlot(std::uint32_t slot, std::uint32_t epoch) override;
+  void RevokeAll() override;
+  void RenewLease(std::uint64_t until_ns) override;
 
-  [[nodiscard]] std::uint32_t Epoch(std::uint32_t slot) const;  // untrusted: compare, do not use
-  [[nodiscard]] RingTraffic Traffic(std::uint32_t slot) const;
-
-  // Disarms every waiter word of `side` in this slot and returns a bit mask of the wake objects that must be rung for it (bit i: object i).
-  [[nodiscard]] std::uint32_t TakeArmedWakeFds(std::uint32_t slot, std::uint32_t side);
+  [[nodiscard]] std::uint32_t Epoch(std::uint32_t slot) const override;
+  [[nodiscard]] RingTraffic Traffic(std::uint32_t slot) const override;
+  [[nodiscard]] std::uint32_t TakeArmedWakeFds(std::uint32_t slot, std::uint32_t side) override;
 
  private:
   Region(UniqueFd fd, void* map, std::uint64_t id, std::uint64_t inode);

@@ -29,14 +29,15 @@ class WholeMap {
   void* map_;
 };
 
-Region MustCreate() {
+std::unique_ptr<Region> MustCreate() {
   auto region = Region::Create(kId, 42);
   EXPECT_TRUE(region) << region.Error().what;
   return std::move(region.Value());
 }
 
 TEST(Region, IsSealedSparseAndFilled) {
-  Region region = MustCreate();
+  const auto owned = MustCreate();
+  Region& region = *owned;
   struct stat status {};
   ASSERT_EQ(fstat(region.Fd(), &status), 0);
   EXPECT_EQ(status.st_size, static_cast<off_t>(channel::kRegionBytes));
@@ -54,7 +55,8 @@ TEST(Region, IsSealedSparseAndFilled) {
 }
 
 TEST(Region, PreparedSlotIsCleanAndRevocable) {
-  Region region = MustCreate();
+  const auto owned = MustCreate();
+  Region& region = *owned;
   WholeMap shim(region.Fd());
   shim.Slot(3).side[1].tail.store(99);
   shim.Slot(3).side[0].data_waiter.store(7);
@@ -70,11 +72,13 @@ TEST(Region, PreparedSlotIsCleanAndRevocable) {
 }
 
 TEST(Region, ClearedSlotGivesItsPagesBack) {
-  Region region = MustCreate();
+  const auto owned = MustCreate();
+  Region& region = *owned;
   WholeMap shim(region.Fd());
   region.PrepareSlot(0, 5);
   for (std::uint64_t at = 0; at < channel::kRingMax; at += 4096) shim.Ring(0, 0)[at] = std::byte{1};
-  struct stat before {}, after {};
+  struct stat before {
+  }, after{};
   ASSERT_EQ(fstat(region.Fd(), &before), 0);
   region.ClearSlot(0);
   ASSERT_EQ(fstat(region.Fd(), &after), 0);
@@ -83,7 +87,8 @@ TEST(Region, ClearedSlotGivesItsPagesBack) {
 }
 
 TEST(Region, TrafficIsClampedAndNeverNegative) {
-  Region region = MustCreate();
+  const auto owned = MustCreate();
+  Region& region = *owned;
   WholeMap shim(region.Fd());
   region.PrepareSlot(1, 5);
   auto& side = shim.Slot(1).side[0];
@@ -100,7 +105,8 @@ TEST(Region, TrafficIsClampedAndNeverNegative) {
 }
 
 TEST(Region, TakesArmedWakeFdsOnceAndIgnoresNonsense) {
-  Region region = MustCreate();
+  const auto owned = MustCreate();
+  Region& region = *owned;
   WholeMap shim(region.Fd());
   region.PrepareSlot(2, 5);
   auto& side = shim.Slot(2).side[1];
@@ -113,10 +119,11 @@ TEST(Region, TakesArmedWakeFdsOnceAndIgnoresNonsense) {
 }
 
 TEST(Region, AdoptsItsOwnMemoryOnly) {
-  Region region = MustCreate();
+  const auto owned = MustCreate();
+  Region& region = *owned;
   auto again = Region::Adopt(UniqueFd(fcntl(region.Fd(), F_DUPFD_CLOEXEC, 0)), kId);
   ASSERT_TRUE(again) << again.Error().what;
-  EXPECT_EQ(again->Inode(), region.Inode());
+  EXPECT_EQ(again.Value()->Inode(), region.Inode());
   EXPECT_FALSE(Region::Adopt(UniqueFd(fcntl(region.Fd(), F_DUPFD_CLOEXEC, 0)), kId + 1));
 
   UniqueFd unsealed(memfd_create("x", MFD_CLOEXEC | MFD_ALLOW_SEALING));

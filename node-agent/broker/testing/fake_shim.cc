@@ -101,7 +101,9 @@ bool FakeShim::Upgrade(int tcp) {
   return Send(channel::Upgrade{HeaderOf(MessageType::kUpgrade), CookieOf(tcp)}, fds);
 }
 
-bool FakeShim::Cancel(int tcp) { return Send(channel::Cancel{HeaderOf(MessageType::kCancel), CookieOf(tcp)}); }
+bool FakeShim::Cancel(int tcp) {
+  return Send(channel::Cancel{HeaderOf(MessageType::kCancel), CookieOf(tcp)});
+}
 
 bool FakeShim::Release(const channel::Grant& grant, channel::Reason reason) {
   return Send(channel::Release{HeaderOf(MessageType::kRelease), grant.cookie, grant.channel, static_cast<std::uint16_t>(reason), {}});
@@ -188,7 +190,8 @@ TcpPair MakeTcpPair(const std::string& client_ip, const std::string& server_ip, 
   const int on = 1;
   ::setsockopt(pair.listener.Get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
   socklen_t length = address_of(server_ip, port, &storage);
-  if (::bind(pair.listener.Get(), reinterpret_cast<sockaddr*>(&storage), length) != 0 || ::listen(pair.listener.Get(), 16) != 0) return pair;
+  if (::bind(pair.listener.Get(), reinterpret_cast<sockaddr*>(&storage), length) != 0 || ::listen(pair.listener.Get(), 16) != 0)
+    return pair;
   sockaddr_storage server{};
   socklen_t server_length = sizeof server;
   ::getsockname(pair.listener.Get(), reinterpret_cast<sockaddr*>(&server), &server_length);

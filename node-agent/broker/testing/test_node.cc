@@ -20,8 +20,9 @@ namespace fs = std::filesystem;
 bool EnterTestNamespace() {
   static const bool entered = [] {
     if (::unshare(CLONE_NEWNET) != 0) return false;
-    return std::system("ip link set lo up && ip addr add 10.77.0.1/32 dev lo && ip addr add 10.77.0.2/32 dev lo && "
-                       "ip addr add fd77::1/128 dev lo nodad && ip addr add fd77::2/128 dev lo nodad") == 0;
+    return std::system(
+               "ip link set lo up && ip addr add 10.77.0.1/32 dev lo && ip addr add 10.77.0.2/32 dev lo && "
+               "ip addr add fd77::1/128 dev lo nodad && ip addr add fd77::2/128 dev lo nodad") == 0;
   }();
   return entered;
 }
@@ -61,7 +62,9 @@ NodeOptions OptionsIn(const std::string& dir) {
   return options;
 }
 
-std::string SocketOf(const std::string& dir, const std::string& uid) { return dir + "/run/pods/" + uid + "/agent.sock"; }
+std::string SocketOf(const std::string& dir, const std::string& uid) {
+  return dir + "/run/pods/" + uid + "/agent.sock";
+}
 
 namespace {
 
@@ -130,8 +133,12 @@ std::uint32_t AgentProcess::CountFds(const std::string& containing) const {
   return count;
 }
 
-std::uint32_t AgentProcess::Descriptors() const { return CountFds(""); }
-std::uint32_t AgentProcess::Memfds() const { return CountFds("vsocket-region"); }
+std::uint32_t AgentProcess::Descriptors() const {
+  return CountFds("");
+}
+std::uint32_t AgentProcess::Memfds() const {
+  return CountFds("vsocket-region");
+}
 
 std::uint64_t AgentProcess::MappedRegions() const {
   std::ifstream maps("/proc/" + std::to_string(pid_) + "/maps");
