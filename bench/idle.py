@@ -41,7 +41,7 @@ def measure_idle(lab, count):
     def all_on_rings():
         if not client.alive():
             raise Failure(f"the idle client ended: {client.output()[-800:]}")
-        rows = [row for row in agent.connections(state="ring") if port in (row["local"]["port"], row["remote"]["port"])]
+        rows = [row for row in agent.connections(state="ring") if port in (row["local_port"], row["remote_port"])]
         return len(rows) >= 2 * count and "idle" in client.output()
 
     try:

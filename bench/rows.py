@@ -1,6 +1,6 @@
 """The rows of the table: what is measured, in which unit, and what is wanted."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Callable
 
 
@@ -58,10 +58,8 @@ PLAIN = [
 
 
 def _competing(row):
-    return Row(
-        row.name + "+busy", row.title.replace(", median", ", mean") + "; both CPUs contested", row.unit, row.higher_is_better, 1.0, row.measure, row.side, row.against,
-        True, row.must_upgrade,
-    )
+    title = row.title.replace(", median", ", mean") + "; both CPUs contested"
+    return replace(row, name=row.name + "+busy", title=title, target=1.0, compete=True)
 
 
 BUSY = [_competing(row) for row in PLAIN]

@@ -80,7 +80,7 @@ class Demo:
 
     def on_ring(self, pod, process):
         rows = self.node.agent.connections(pod=pod.full_name, state="ring")
-        return [row for row in rows if row["pid"] == process.pid and row["remote"]["port"] == PORT]
+        return [row for row in rows if row["pid"] == process.pid and row["remote_port"] == PORT]
 
     # 3
     def show_connections(self):
