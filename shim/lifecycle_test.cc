@@ -70,11 +70,16 @@ class LifecycleTest : public ::testing::Test {
     ASSERT_EQ((*peer)->Answer(), "ok");
   }
 
-  // The peer streams through whoever echoes now, ends its direction, and must see the end.
-  void StreamToTheEnd() const {
+  // The peer streams through whoever echoes, ends its direction, and must see the end. Returns when its first bytes are here.
+  void BeginStream() const {
     peer_->Tell("stream " + std::to_string(kStream));
     peer_->Tell("half");
     peer_->Tell("eof");
+    pollfd item = {fd_, POLLIN, 0};
+    EXPECT_EQ(::poll(&item, 1, 10000), 1);
+  }
+
+  void StreamEnds() const {
     EXPECT_EQ(peer_->Answer(), "ok");
     EXPECT_EQ(peer_->Answer(), "ok");
     EXPECT_EQ(peer_->Answer(), "ok");
@@ -97,6 +102,7 @@ class LifecycleTest : public ::testing::Test {
 };
 
 TEST_F(LifecycleTest, ForkDup2ExecLikeInetd) {
+  BeginStream();
   const pid_t child = ::fork();
   if (child == 0) {
     ::dup2(fd_, 0);
@@ -106,11 +112,12 @@ TEST_F(LifecycleTest, ForkDup2ExecLikeInetd) {
     ::_exit(126);
   }
   ::close(fd_);
-  StreamToTheEnd();
+  StreamEnds();
   EXPECT_EQ(Wait(child), 0);
 }
 
 TEST_F(LifecycleTest, ForkCloseDupExec) {  // the lowest free number, without naming it
+  BeginStream();
   const pid_t child = ::fork();
   if (child == 0) {
     ::close(0);
@@ -120,11 +127,12 @@ TEST_F(LifecycleTest, ForkCloseDupExec) {  // the lowest free number, without na
     ::_exit(126);
   }
   ::close(fd_);
-  StreamToTheEnd();
+  StreamEnds();
   EXPECT_EQ(Wait(child), 0);
 }
 
 TEST_F(LifecycleTest, VforkDup2Exec) {
+  BeginStream();
   char* const argv[] = {const_cast<char*>("cat"), nullptr};
   const pid_t child = ::vfork();
   if (child == 0) {
@@ -135,7 +143,7 @@ TEST_F(LifecycleTest, VforkDup2Exec) {
     ::_exit(126);
   }
   ::close(fd_);
-  StreamToTheEnd();
+  StreamEnds();
   EXPECT_EQ(Wait(child), 0);
 }
 
@@ -164,6 +172,7 @@ TEST_F(LifecycleTest, VforkChildLeavesTheParentsTableAlone) {
 }
 
 TEST_F(LifecycleTest, PosixSpawnWithActions) {
+  BeginStream();
   posix_spawn_file_actions_t actions;
   ::posix_spawn_file_actions_init(&actions);
   ::posix_spawn_file_actions_adddup2(&actions, fd_, 0);
@@ -174,21 +183,46 @@ TEST_F(LifecycleTest, PosixSpawnWithActions) {
   ASSERT_EQ(::posix_spawn(&child, kCat, &actions, nullptr, argv, environ), 0);
   ::posix_spawn_file_actions_destroy(&actions);
   ::close(fd_);
-  StreamToTheEnd();
+  StreamEnds();
+  EXPECT_EQ(Wait(child), 0);
+}
+
+TEST_F(LifecycleTest, AHandOverDoesNotNeedThePeersProgram) {  // which is busy elsewhere: no socket call of its will come
+  int executed[2];
+  ASSERT_EQ(::pipe2(executed, O_CLOEXEC), 0);
+  const pid_t child = ::fork();
+  if (child == 0) {
+    ::dup2(fd_, 0);
+    ::dup2(fd_, 1);
+    ::execl(kCat, "cat", static_cast<char*>(nullptr));
+    ::_exit(126);
+  }
+  ::close(executed[1]);
+  ::close(fd_);
+  char byte = 0;
+  EXPECT_EQ(::read(executed[0], &byte, 1), 0);  // its last writer went with the exec
+  ::close(executed[0]);
+  peer_->Tell("stream " + std::to_string(kStream));
+  peer_->Tell("half");
+  peer_->Tell("eof");
+  StreamEnds();
+  StreamEnds();
   EXPECT_EQ(Wait(child), 0);
 }
 
 TEST_F(LifecycleTest, SystemInherits) {
+  BeginStream();
   ASSERT_EQ(::fcntl(fd_, F_SETFD, 0), 0);
   const std::string command = "cat <&" + std::to_string(fd_) + " >&" + std::to_string(fd_);
   const pid_t closer = ::fork();  // system waits for the end of what it started, and the stream must be fed meanwhile
   if (closer == 0) ::_exit(::system(command.c_str()) == 0 ? 0 : 1);
   ::close(fd_);
-  StreamToTheEnd();
+  StreamEnds();
   EXPECT_EQ(Wait(closer), 0);
 }
 
 TEST_F(LifecycleTest, PassedToAStranger) {
+  BeginStream();
   int ends[2];
   ASSERT_EQ(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), 0);
   const char* const words[] = {"--receiver", nullptr};
@@ -209,16 +243,18 @@ TEST_F(LifecycleTest, PassedToAStranger) {
   std::memcpy(CMSG_DATA(header), &fd_, sizeof fd_);
   ASSERT_EQ(::sendmsg(ends[0], &message, 0), 1);
   ::close(fd_);
-  StreamToTheEnd();
+  StreamEnds();
   EXPECT_EQ(Wait(stranger), 0);
   ::close(ends[0]);
 }
 
 TEST_F(LifecycleTest, StdioOnASocket) {
+  peer_->Tell("stream 6400");
+  pollfd item = {fd_, POLLIN, 0};
+  EXPECT_EQ(::poll(&item, 1, 10000), 1);
   FILE* in = ::fdopen(fd_, "r");
   FILE* out = ::fdopen(::dup(fd_), "w");
   ASSERT_TRUE(in != nullptr && out != nullptr);
-  peer_->Tell("stream 6400");
   for (int i = 0; i < 100; ++i) {
     char bytes[64];
     ASSERT_EQ(std::fread(bytes, 1, sizeof bytes, in), sizeof bytes);
@@ -277,10 +313,11 @@ TEST_F(LifecycleTest, ParentAndChildTakeTurns) {
 }
 
 TEST_F(LifecycleTest, AChildServesAndTheParentCloses) {
+  BeginStream();
   const pid_t child = ::fork();
   if (child == 0) ::_exit(EchoAll(fd_) ? 0 : 1);
   ::close(fd_);
-  StreamToTheEnd();
+  StreamEnds();
   EXPECT_EQ(Wait(child), 0);
 }
 
@@ -296,6 +333,7 @@ TEST_F(LifecycleTest, TheLastOfSeveralHoldersEndsTheStream) {
 }
 
 TEST_F(LifecycleTest, Daemon) {
+  BeginStream();
   const pid_t child = ::fork();
   if (child == 0) {
     if (::daemon(1, 1) != 0) ::_exit(1);
@@ -303,7 +341,7 @@ TEST_F(LifecycleTest, Daemon) {
   }
   EXPECT_EQ(Wait(child), 0);  // daemon(3)'s parent
   ::close(fd_);
-  StreamToTheEnd();
+  StreamEnds();
 }
 
 TEST_F(LifecycleTest, CopiesAreTheSameConnection) {
@@ -447,7 +485,11 @@ TEST_F(LifecycleTest, OptionsReadBackAsSet) {
   }
   GoesOn();
   const int low_water = 100;  // from here on it is TCP that decides when a receive is worth it
+  peer_->Tell("recv 1");  // it waits on the socket while the option takes the connection down
   ASSERT_EQ(::setsockopt(fd_, SOL_SOCKET, SO_RCVLOWAT, &low_water, sizeof low_water), 0);
+  const std::uint8_t next = PatternAt(64 * kRounds + kStream);
+  ASSERT_EQ(::send(fd_, &next, 1, 0), 1);
+  ASSERT_EQ(peer_->Answer(), "ok");
   peer_->Tell("send 99");
   ASSERT_EQ(peer_->Answer(), "ok");
   pollfd item = {fd_, POLLIN, 0};
