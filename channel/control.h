@@ -28,7 +28,7 @@ enum class MessageType : std::uint16_t {
   kReattach = 4,     // + fds: the TCP socket, the region's memfd. After an agent restart: "we hold this live channel"
   kCancel = 5,       // an UPGRADE not yet answered is withdrawn
   kNote = 6,         // why a connection stays on TCP or came down; shown by vsocketctl, believed for nothing else
-  kWakeOffer = 7,    // + fd: the eventfd behind wake object `index` of this side of the region
+  kWakeOffer = 7,    // + fd: the ringing end (UNIX stream) of wake object `index` of this side of the region
   kWakeWant = 8,     // asks for the other side's wake object `index`
   // agent -> shim
   kWelcome = 64,

@@ -2,6 +2,7 @@
 
 #include <cerrno>
 #include <cstring>
+#include <poll.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -24,6 +25,7 @@ constexpr std::uint64_t kEagerTicks = 40000;           // about 20 us: an answer
 constexpr std::uint64_t kLazyTicks = 20000000;         // about 10 ms: only the line's end
 constexpr std::uint64_t kReconnectNs = 100ULL * 1000 * 1000;
 constexpr std::uint64_t kRejectedNs = 60ULL * 1000 * 1000 * 1000;
+constexpr std::uint64_t kEagerWaitNs = 2 * 1000 * 1000;
 constexpr int kMaxPending = 4096;
 
 struct Pending {
@@ -145,6 +147,7 @@ void OnGrant(const channel::Grant& grant, int memfd) {
   }
   Sock* sock = TakePending(grant.cookie);
   const bool usable = region >= 0 && grant.channel.slot < channel::kSlots && grant.channel.side <= 1 && grant.channel.epoch != 0;
+  if (sock == nullptr || !usable) Log("agent: a grant nobody waits for, slot %d", static_cast<int>(grant.channel.slot));
   if (sock == nullptr || !usable || sock->phase.load(std::memory_order_relaxed) != Phase::kAsked) {
     const channel::Release release{channel::HeaderOf(MessageType::kRelease), grant.cookie, grant.channel,
                                    static_cast<std::uint16_t>(usable ? channel::Reason::kClosing : channel::Reason::kNoMemory), {}};
@@ -189,8 +192,7 @@ void Handle(const std::uint8_t* bytes, std::size_t size, int fd) {
     case MessageType::kWake: {
       channel::WakeRef wake;
       std::memcpy(&wake, bytes, sizeof wake);
-      if (fd >= 0) return LearnPeerWakeFd(wake.region_id, wake.side, wake.index, fd);
-      break;
+      return LearnPeerWakeFd(wake.region_id, wake.side, wake.index, fd);
     }
     default:
       break;
@@ -227,15 +229,28 @@ bool ReadOne(bool* got) {
     if (fd >= 0) Sys(SYS_close, fd);
     return true;
   }
+  Log("agent: message %d", static_cast<int>(bytes[6]));
   Handle(bytes, static_cast<std::size_t>(size), fd);
   return line.load(std::memory_order_relaxed) >= 0;
 }
 
 }  // namespace
 
+void AwaitAgent(const Sock* sock) {
+  const std::uint64_t end = MonotonicNs() + kEagerWaitNs;
+  while (sock->phase.load(std::memory_order_acquire) == Phase::kAsked) {
+    struct pollfd item = {line.load(std::memory_order_acquire), POLLIN, 0};
+    const std::uint64_t now = MonotonicNs();
+    if (item.fd < 0 || now >= end) return;
+    const struct timespec patience = {0, static_cast<long>(end - now)};
+    Sys(SYS_ppoll, &item, 1, &patience, nullptr, 0);
+    PollAgent();
+  }
+}
+
 void PollAgent() {
-  const std::uint64_t now = Ticks();
-  if (now < next_poll.load(std::memory_order_relaxed)) return;
+  const bool eager = pending_count != 0 && GetConfig().upgrade_after_bytes == 0;
+  if (!eager && Ticks() < next_poll.load(std::memory_order_relaxed)) return;
   if (line.load(std::memory_order_relaxed) < 0 && !was_connected) return;
   if (!reading.TryAcquire()) return;
   bool got = false;
@@ -271,6 +286,7 @@ bool AskUpgrade(Sock* sock, int fd) {
     if (pending_count == kMaxPending) return false;
     pending[pending_count++] = {sock->cookie, IndexOf(sock), sock->generation.load(std::memory_order_relaxed)};
   }
+  Log("agent: asking for fd %d", fd);
   const channel::Upgrade message{channel::HeaderOf(MessageType::kUpgrade), sock->cookie};
   if (!SendWithFds(&message, sizeof message, &fd, 1)) {
     (void)TakePending(sock->cookie);

@@ -11,6 +11,9 @@ namespace vsocket::shim {
 // Reads and handles answers, and connects again when the agent was gone. Rate-limited; cheap when there is nothing to do.
 void PollAgent();
 
+// Eager mode (VSOCKET_UPGRADE_AFTER=0): gives the answer to a kAsked connection a moment to come.
+void AwaitAgent(const Sock* sock);
+
 // Sends the socket to the agent. False: no agent now; ask again later.
 bool AskUpgrade(Sock* sock, int fd);
 // True: an unanswered request of this process was withdrawn.

@@ -46,8 +46,10 @@ std::uint64_t RingChanges() { return ring_changes.load(std::memory_order_acquire
 void EpollSet::Reset(int new_epfd) {
   epfd = new_epfd;
   end_ = hot_count_ = rings_ = nested_ = turn_ = free_ = 0;
-  regions_count_ = 0;
+  wake_count_ = 0;
   seen_attaches_ = 0;
+  static std::atomic<std::uint32_t> serial{0};
+  waiter_ = 1ULL << 32 | serial.fetch_add(1, std::memory_order_relaxed);
   // Unguessable, so that no program's own data is ever taken for a tag.
   if (Sys(SYS_getrandom, &tag_, sizeof tag_, GRND_NONBLOCK) != sizeof tag_) tag_ = Ticks() * 0x9e3779b97f4a7c15ULL;
   tag_ &= ~0xfffffULL;
@@ -58,6 +60,7 @@ void EpollSet::Free() {
     Watch& watch = watches_[id];
     if (watch.fd >= 0 && watch.armed && watch.ref) AfterSleep(watch.ref);
   }
+  RetireWakeFdsOf(waiter_);
   // The arrays stay, for the next set in this place: a thread may still be spinning on them.
   end_ = hot_count_ = rings_ = nested_ = free_ = 0;
   epfd = -1;
@@ -227,18 +230,13 @@ void EpollSet::ToRing(std::uint32_t id) {
   watch.ref.sock->shim_waits.store(1, std::memory_order_relaxed);
   ++rings_;
   Heat(id);
-  for (int i = 0; i < regions_count_; ++i) {
-    if (regions_[i] == watch.ref.sock->region_id) return;
-  }
-  if (regions_count_ == 32) return;
-  const WakeFd wake = OwnWakeFd(watch.ref.sock, 1ULL << 32 | static_cast<std::uint32_t>(epfd));
-  if (wake.fd < 0) return;
+  const WakeFd wake = OwnWakeFd(watch.ref.sock, waiter_);
+  if (!wake.fresh) return;
   struct epoll_event bell = {};
   bell.events = EPOLLIN | EPOLLET;
   bell.data.u64 = tag_ | kWakeId;
-  if (Sys(SYS_epoll_ctl, epfd, EPOLL_CTL_ADD, wake.fd, &bell) != 0) return;
-  regions_[regions_count_] = watch.ref.sock->region_id;
-  region_fds_[regions_count_++] = wake.fd;
+  if (Sys(SYS_epoll_ctl, epfd, EPOLL_CTL_ADD, wake.fd, &bell) != 0) return RetireWakeFd(wake.fd);
+  wake_fds_[wake_count_++ % 32] = wake.fd;
 }
 
 void EpollSet::ToKernel(std::uint32_t id) {
@@ -287,13 +285,6 @@ std::uint32_t EpollSet::Ready(Watch& watch, bool kernel_ready, std::uint32_t ker
   if (!watch.fresh && !in_edge && !out_edge && !end_edge) return 0;
   watch.in_mark = now.in_mark;
   return ready;
-}
-
-std::uint32_t EpollSet::Targets(Watch& watch) {
-  for (int i = 0; i < regions_count_; ++i) {
-    if (regions_[i] == watch.ref.sock->region_id) return OwnWakeFd(watch.ref.sock, 1ULL << 32 | static_cast<std::uint32_t>(epfd)).target;
-  }
-  return channel::kTcpBell;
 }
 
 void EpollSet::Fire(Watch& watch) {
@@ -348,7 +339,7 @@ int EpollSet::Translate(struct epoll_event* all, int collected, int from_kernel)
     }
     const std::uint32_t id = event.data.u64 & 0xfffff;
     if (id == kWakeId) {
-      for (int r = 0; r < regions_count_; ++r) (void)DrainWake(region_fds_[r]);
+      for (std::uint32_t w = 0; w < wake_count_ && w < 32; ++w) (void)DrainWake(wake_fds_[w]);
       continue;
     }
     if (id >= end_ || watches_[id].fd < 0 || !watches_[id].on_ring) continue;
@@ -400,7 +391,7 @@ bool EpollSet::ArmAll() {
     short events = 0;
     watch.armed = true;
     const bool want_out = (watch.events & kOutEvents) && (!edge || watch.ref.sock->nospace.load(std::memory_order_relaxed));
-    if (PrepareToSleep(watch.ref, watch.fd, watch.events & kInEvents, want_out, Targets(watch), &events)) continue;
+    if (PrepareToSleep(watch.ref, watch.fd, watch.events & kInEvents, want_out, WakeTargetOf(watch.ref.sock, waiter_), &events)) continue;
     // For an edge already reported there is nothing to do, but the waiter word must stay armed for what comes after it.
     if (edge && watch.in_mark == RingTail(watch.ref.sock) && !(want_out && RingHasRoom(watch.ref.sock)) && IsAttached(watch.ref) &&
         watch.ref.sock->dead.load(std::memory_order_relaxed) == 0) {

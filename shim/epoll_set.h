@@ -76,7 +76,6 @@ class EpollSet {
   void Cool(std::uint32_t id);
   bool Park(std::uint32_t id);
   std::uint32_t Ready(Watch& watch, bool kernel_ready, std::uint32_t kernel_events);
-  std::uint32_t Targets(Watch& watch);
   void Fire(Watch& watch);
   [[nodiscard]] bool IsTag(std::uint64_t data) const { return (data & ~0xfffffULL) == tag_; }
 
@@ -85,9 +84,9 @@ class EpollSet {
   std::uint32_t capacity_ = 0, end_ = 0, hot_count_ = 0, rings_ = 0, nested_ = 0, turn_ = 0, free_ = 0;
   std::uint64_t tag_ = 0;
   std::uint64_t seen_attaches_ = 0;
-  std::uint64_t regions_[32] = {};   // whose wake object is in the kernel's set
-  int region_fds_[32] = {};
-  int regions_count_ = 0;
+  std::uint64_t waiter_ = 0;         // names this set among the waiters of wake_fds.h
+  int wake_fds_[32] = {};            // the latest wake objects in the kernel's set, to be emptied
+  std::uint32_t wake_count_ = 0;
 };
 
 // The set behind an epoll descriptor, if the shim follows it; made by the first connection added.

@@ -206,7 +206,6 @@ TEST_F(LifecycleTest, AHandOverDoesNotNeedThePeersProgram) {  // which is busy e
   peer_->Tell("half");
   peer_->Tell("eof");
   StreamEnds();
-  StreamEnds();
   EXPECT_EQ(Wait(child), 0);
 }
 

@@ -9,6 +9,7 @@
 
 #include "shim/agent_link.h"
 #include "shim/config.h"
+#include "shim/log.h"
 #include "shim/stream.h"
 #include "shim/sys.h"
 
@@ -34,7 +35,12 @@ void ConsiderAsking(SockRef ref, int fd) {
   if (sock->ask_at_ns != 0 && MonotonicNs() < sock->ask_at_ns) return;
   Phase plain = Phase::kPlain;
   if (!sock->phase.compare_exchange_strong(plain, Phase::kAsked, std::memory_order_acq_rel)) return;
-  if (AskUpgrade(sock, fd)) return;
+  if (AskUpgrade(sock, fd)) {
+    if (config.upgrade_after_bytes != 0) return;
+    AwaitAgent(sock);
+    if (sock->phase.load(std::memory_order_acquire) == Phase::kGranted) ConsiderAttach(ref, fd);
+    return;
+  }
   sock->ask_at_ns = MonotonicNs() + kRetryNs;
   sock->phase.store(Phase::kPlain, std::memory_order_release);
 }
@@ -54,6 +60,7 @@ void AfterPlain(SockRef ref, int fd) {
 }
 
 void GiveBack(Sock* sock, channel::Reason reason) {
+  Log("a granted channel is given back: %s", channel::ReasonText(reason));
   SendRelease(sock, reason);
   LetGoRegion(sock->region, sock->region_id);
   if (reason == channel::Reason::kForeignUse || reason == channel::Reason::kSharedAcrossFork) {

@@ -54,7 +54,7 @@ WakeFd OwnWakeFd(const Sock* sock, std::uint64_t waiter) {
       continue;
     }
     if (own[i].region_id != sock->region_id || own[i].side != sock->side) continue;
-    if (own[i].waiter == waiter) return {own[i].fd, channel::kFirstWakeFd + index};
+    if (own[i].waiter == waiter) return {own[i].fd, channel::kFirstWakeFd + index, false};
     ++index;
   }
   if (free < 0) free = end;
@@ -70,7 +70,7 @@ WakeFd OwnWakeFd(const Sock* sock, std::uint64_t waiter) {
   }
   own[free] = {sock->region_id, waiter, sock->side, fd};
   if (free == end) own_end.store(end + 1, std::memory_order_release);
-  return {fd, channel::kFirstWakeFd + index};
+  return {fd, channel::kFirstWakeFd + index, true};
 }
 
 bool RingWakeFd(const Sock* sock, std::uint32_t index) {
@@ -101,10 +101,23 @@ void LearnPeerWakeFd(std::uint64_t region_id, std::uint32_t side, std::uint32_t 
   Peer* peer = index < channel::kWakeFdsPerSide ? FindPeer(region_id, side) : nullptr;
   int asked = -1;
   if (peer == nullptr || !peer->fd[index].compare_exchange_strong(asked, 0, std::memory_order_relaxed)) {
-    Sys(SYS_close, fd);
+    if (fd >= 0) Sys(SYS_close, fd);
     return;
   }
+  if (fd < 0) return;  // not offered yet: the next ring asks again
   peer->fd[index].store(KeepOwnFd(fd) + 1, std::memory_order_release);
+}
+
+std::uint32_t WakeTargetOf(const Sock* sock, std::uint64_t waiter) {
+  Holding hold(table_lock);
+  std::uint32_t index = 0;
+  const int end = own_end.load(std::memory_order_relaxed);
+  for (int i = 0; i < end && hold.Held(); ++i) {
+    if (own[i].region_id == 0 || own[i].region_id != sock->region_id || own[i].side != sock->side) continue;
+    if (own[i].waiter == waiter) return channel::kFirstWakeFd + index;
+    ++index;
+  }
+  return channel::kTcpBell;
 }
 
 bool DrainWake(int fd) {
@@ -121,6 +134,17 @@ void RetireWakeFd(int fd) {
     own[i].waiter = 0;  // the index stays taken: the peer may still name it
     own[i].fd = -1;
     DropOwnFd(fd);
+  }
+}
+
+void RetireWakeFdsOf(std::uint64_t waiter) {
+  Holding hold(table_lock);
+  const int end = own_end.load(std::memory_order_relaxed);
+  for (int i = 0; i < end; ++i) {
+    if (own[i].region_id == 0 || own[i].waiter != waiter) continue;
+    own[i].waiter = 0;
+    if (own[i].fd >= 0) DropOwnFd(own[i].fd);
+    own[i].fd = -1;
   }
 }
 
