@@ -53,6 +53,7 @@ void WriteStats(bool even_if_nothing) {
   ForEachHeld(CountSock);
   std::uint64_t any = 0;
   for (const auto* counter : {&totals.connections, &totals.ring_tx, &totals.ring_rx, &totals.tcp_tx, &totals.tcp_rx}) any |= counter->load();
+  for (const auto& reason : totals.reasons) any |= reason.load();
   if (any == 0 && !even_if_nothing) return;
   char comm[16] = {};
   Sys(SYS_prctl, PR_GET_NAME, comm);
