@@ -431,7 +431,7 @@ proctype Rcv(byte i) {
                attached[i] = 0; plain[i] = 1; framed[i] = 0; rxm[i] = T; tpos[i] = ipos[i]; target = 0; did = 0; break
           :: else ->
                if
-               :: fin_seen[i] || dead[i] || reset[i] || fin[P] || NOBODY_CALLS ->             /* what is only in the ring would be lost unseen */
+               :: fin_seen[i] || dead[i] || reset[i] || fin[P] || NOBODY_CALLS ->  /* else bytes of the ring are lost unseen */
                     gave_up[i] = 1; reset[P] = alive[P]; reset[i] = 1; dead[i] = 1; target = 0; goto finished
                :: else
                fi
