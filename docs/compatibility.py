@@ -35,7 +35,7 @@ connection is the kernel's alone.
 | --- | --- |
 | on the ring | works on the ring as it does on TCP |
 | by TCP, for good | the connection goes down to kernel TCP and stays there; then the kernel does it. `vsocketctl connections` says why |
-| by the kernel, answer adjusted | goes to the kernel, and what it says is completed by what the ring holds; the note says what goes down to TCP instead |
+| by the kernel, answer adjusted | the kernel is asked, and its answer completed by what the ring holds; the note names what goes by TCP |
 | watched | the kernel does it; the shim takes a note |
 """
 
@@ -74,18 +74,20 @@ def render(groups, omitted):
         parts += [f"| `{name}` | {SUPPORT[support]} | {sentence(note)} |\n" for name, support, note in rows]
     down = [name for _, rows in groups for name, support, _ in rows if support == "kTcp"]
     partly = [(name, note) for _, rows in groups for name, support, note in rows if support != "kTcp" and re.search(r"\bTCP\b", note)]
-    parts.append("\n## What brings a connection down to TCP\n\nThese calls, for each connection that they are given or that a new program inherits by them: ")
+    parts.append("\n## What brings a connection down to TCP\n\n")
+    parts.append("These calls, for each connection that they are given or that a new program inherits by them: ")
     parts.append(", ".join(f"`{name}`" for name in down) + ".\n\nThese, in the forms named:\n\n")
     parts += [f"- `{name}`: {cell(note)}.\n" for name, note in partly]
     parts.append(
-        "\nBesides: a program that is executed without the shim, or a process that is handed the socket, has plain TCP from the start; the\n"
-        "agent's restart, a lease that runs out or a policy change are told in [reasons.md](reasons.md).\n"
+        "\nBesides: a program that is executed without the shim, or a process that is handed the socket, has plain TCP from the start;\n"
+        "the agent's restart, a lease that runs out or a policy change are told in [reasons.md](reasons.md).\n"
     )
     parts.append(
         "\n## What is not interposed, on purpose\n\n"
-        "Before a connection is given a channel, the reads and writes that the shim saw must add up to the kernel's own counts. A connection\n"
-        "that was used in one of these ways fails that check and stays on TCP for good (`kForeignUse` in [reasons.md](reasons.md)). Once\n"
-        "it is accelerated they are not supported: they would meet the frames that replace the payload, and the connection would be reset.\n\n"
+        "Before a connection is given a channel, the reads and writes that the shim saw must add up to the kernel's own counts. A\n"
+        "connection that was used in one of these ways fails that check and stays on TCP for good (`kForeignUse` in [reasons.md](reasons.md)). Once\n"
+        "it is accelerated they are not supported: they would meet the frames that replace the payload, and the connection\n"
+        "would be reset.\n\n"
         "| call | why, and what happens |\n| --- | --- |\n"
     )
     parts += [f"| `{name}` | {sentence(why)} |\n" for name, why in omitted]

@@ -45,7 +45,9 @@ int Replace(int fd, int target, Call call) {
   return result;
 }
 
-bool IsOpen(int fd) { return Sys(SYS_fcntl, fd, F_GETFD, 0) >= 0; }
+bool IsOpen(int fd) {
+  return Sys(SYS_fcntl, fd, F_GETFD, 0) >= 0;
+}
 
 int Control(int fd, int command, void* argument, int (*real)(int, int, ...)) {
   const int number = static_cast<int>(reinterpret_cast<std::intptr_t>(argument));
@@ -123,7 +125,9 @@ void CloseOurNotes(Range range, int flags) {
   }
 }
 
-bool KernelHasCloseRange() { return Sys(SYS_close_range, ~0u, ~0u, 0) != -ENOSYS; }
+bool KernelHasCloseRange() {
+  return Sys(SYS_close_range, ~0u, ~0u, 0) != -ENOSYS;
+}
 
 // Before Linux 5.9: one by one, as libc does.
 void CloseOneByOne(unsigned first) {
@@ -135,7 +139,9 @@ void CloseOneByOne(unsigned first) {
 
 }  // namespace
 
-VSOCKET_INTERPOSE(int, dup, int fd) { return Copied(fd, Real().dup(fd)); }
+VSOCKET_INTERPOSE(int, dup, int fd) {
+  return Copied(fd, Real().dup(fd));
+}
 
 VSOCKET_INTERPOSE(int, dup2, int fd, int target) {
   if (fd == target || !IsOpen(fd)) return Real().dup2(fd, target);  // closes nothing

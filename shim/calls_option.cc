@@ -1,11 +1,12 @@
 // Interposers that ask about, or steer, a connection: socket options and ioctls.
-#include <climits>
-#include <cstddef>
-#include <cstring>
 #include <linux/sockios.h>
 #include <linux/tcp.h>
 #include <netinet/in.h>
 #include <sys/ioctl.h>
+
+#include <climits>
+#include <cstddef>
+#include <cstring>
 
 #include "shim/errno.h"
 #include "shim/hand_over.h"
@@ -68,9 +69,13 @@ bool NeedsTcp(int level, int name, int value) {
   }
 }
 
-bool IsShadowed(int level, int name) { return level == IPPROTO_TCP && (name == TCP_NODELAY || name == TCP_CORK); }
+bool IsShadowed(int level, int name) {
+  return level == IPPROTO_TCP && (name == TCP_NODELAY || name == TCP_CORK);
+}
 
-std::atomic<std::uint8_t>& ShadowOf(Sock* sock, int name) { return name == TCP_NODELAY ? sock->nodelay : sock->cork; }
+std::atomic<std::uint8_t>& ShadowOf(Sock* sock, int name) {
+  return name == TCP_NODELAY ? sock->nodelay : sock->cork;
+}
 
 // While a channel is in use the kernel's socket needs TCP_NODELAY on and TCP_CORK off, for bells; the program's wish waits for the day it
 // is back on TCP. True: that is what happened. The lock keeps an attach or detach from coming between the look and the kernel's call.
@@ -85,7 +90,9 @@ int SetShadowed(SockRef ref, int name, int value, Kernel kernel) {
 }
 
 // A value of the kernel's replaced, as far as the program's buffer reaches.
-void PutInt(int number, void* value, socklen_t size) { std::memcpy(value, &number, size < sizeof number ? size : sizeof number); }
+void PutInt(int number, void* value, socklen_t size) {
+  std::memcpy(value, &number, size < sizeof number ? size : sizeof number);
+}
 
 void AdjustError(SockRef ref, void* value, socklen_t size) {
   if (IntOf(value, size) != 0) return;
@@ -110,9 +117,13 @@ void AdjustInfo(SockRef ref, int fd, void* info, socklen_t size) {
             static_cast<__u32>(counts.unsent < UINT32_MAX ? counts.unsent : UINT32_MAX));
 }
 
-int AsInt(std::uint64_t size) { return size < INT_MAX ? static_cast<int>(size) : INT_MAX; }
+int AsInt(std::uint64_t size) {
+  return size < INT_MAX ? static_cast<int>(size) : INT_MAX;
+}
 
-bool IsAttached(SockRef ref) { return ref.sock->phase.load(std::memory_order_acquire) == Phase::kAttached; }
+bool IsAttached(SockRef ref) {
+  return ref.sock->phase.load(std::memory_order_acquire) == Phase::kAttached;
+}
 
 // Sizes of queues, after the kernel has checked the pointer by answering. `requests` are ints in the kernel's eyes (ioctl(2)).
 void AdjustQueueSize(SockRef ref, int fd, unsigned request, int* size) {

@@ -1,6 +1,7 @@
 // Interposers that make, replace and end processes.
-#include <cerrno>
 #include <fcntl.h>
+
+#include <cerrno>
 
 #include "shim/close.h"
 #include "shim/errno.h"
@@ -43,7 +44,8 @@ int CountArguments(const char* first, va_list rest) {
   return count;
 }
 
-// exec*'s list of arguments as execv's array; room for `count` + 1. Leaves `rest` behind the terminating null, where execle has the environment.
+// exec*'s list of arguments as execv's array; room for `count` + 1. Leaves `rest` behind the terminating null, where execle has the
+// environment.
 void FillArguments(char** into, const char* first, va_list rest) {
   for (const char* argument = first; argument != nullptr; argument = va_arg(rest, const char*)) *into++ = const_cast<char*>(argument);
   *into = nullptr;
@@ -52,19 +54,23 @@ void FillArguments(char** into, const char* first, va_list rest) {
 }  // namespace
 
 // On the caller's stack: exec* are called in vfork children and signal handlers, where nothing may be allocated.
-#define VSOCKET_ARGUMENTS(argv, rest, first)                                                               \
-  va_list counting_##rest;                                                                                 \
-  va_start(counting_##rest, first);                                                                        \
-  const int count_##rest = CountArguments(first, counting_##rest);                                         \
-  va_end(counting_##rest);                                                                                 \
+#define VSOCKET_ARGUMENTS(argv, rest, first)                                                                    \
+  va_list counting_##rest;                                                                                      \
+  va_start(counting_##rest, first);                                                                             \
+  const int count_##rest = CountArguments(first, counting_##rest);                                              \
+  va_end(counting_##rest);                                                                                      \
   char** argv = static_cast<char**>(__builtin_alloca(sizeof(char*) * (static_cast<size_t>(count_##rest) + 1))); \
-  va_list rest;                                                                                            \
-  va_start(rest, first);                                                                                   \
+  va_list rest;                                                                                                 \
+  va_start(rest, first);                                                                                        \
   FillArguments(argv, first, rest)
 
-VSOCKET_INTERPOSE(pid_t, fork, void) { return Fork(Real().fork); }
+VSOCKET_INTERPOSE(pid_t, fork, void) {
+  return Fork(Real().fork);
+}
 
-VSOCKET_INTERPOSE(pid_t, _Fork, void) { return Fork(Real()._Fork != nullptr ? Real()._Fork : Real().fork); }
+VSOCKET_INTERPOSE(pid_t, _Fork, void) {
+  return Fork(Real()._Fork != nullptr ? Real()._Fork : Real().fork);
+}
 
 VSOCKET_INTERPOSE(pid_t, forkpty, int* master, char* name, const struct termios* modes, const struct winsize* size) {
   const pid_t child = Fork([&] { return Real().forkpty(master, name, modes, size); });
@@ -136,14 +142,14 @@ VSOCKET_INTERPOSE(int, execveat, int directory, const char* path, char* const* a
   });
 }
 
-VSOCKET_INTERPOSE(int, posix_spawn, pid_t* pid, const char* path, const posix_spawn_file_actions_t* actions, const posix_spawnattr_t* attributes,
-                  char* const* argv, char* const* environment) {
+VSOCKET_INTERPOSE(int, posix_spawn, pid_t* pid, const char* path, const posix_spawn_file_actions_t* actions,
+                  const posix_spawnattr_t* attributes, char* const* argv, char* const* environment) {
   BeforeExec();
   return Real().posix_spawn(pid, path, actions, attributes, argv, environment);
 }
 
-VSOCKET_INTERPOSE(int, posix_spawnp, pid_t* pid, const char* file, const posix_spawn_file_actions_t* actions, const posix_spawnattr_t* attributes,
-                  char* const* argv, char* const* environment) {
+VSOCKET_INTERPOSE(int, posix_spawnp, pid_t* pid, const char* file, const posix_spawn_file_actions_t* actions,
+                  const posix_spawnattr_t* attributes, char* const* argv, char* const* environment) {
   BeforeExec();
   return Real().posix_spawnp(pid, file, actions, attributes, argv, environment);
 }

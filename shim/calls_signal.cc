@@ -33,10 +33,18 @@ VSOCKET_INTERPOSE(int, sigaction, int signal, const struct sigaction* action, st
   return result;
 }
 
-VSOCKET_INTERPOSE(sighandler_t, signal, int signal, sighandler_t handler) { return InstallBy(Real().signal, signal, handler); }
-VSOCKET_INTERPOSE(sighandler_t, bsd_signal, int signal, sighandler_t handler) { return InstallBy(Real().bsd_signal, signal, handler); }
-VSOCKET_INTERPOSE(sighandler_t, sysv_signal, int signal, sighandler_t handler) { return InstallBy(Real().sysv_signal, signal, handler); }
-VSOCKET_INTERPOSE(sighandler_t, __sysv_signal, int signal, sighandler_t handler) { return InstallBy(Real().__sysv_signal, signal, handler); }
+VSOCKET_INTERPOSE(sighandler_t, signal, int signal, sighandler_t handler) {
+  return InstallBy(Real().signal, signal, handler);
+}
+VSOCKET_INTERPOSE(sighandler_t, bsd_signal, int signal, sighandler_t handler) {
+  return InstallBy(Real().bsd_signal, signal, handler);
+}
+VSOCKET_INTERPOSE(sighandler_t, sysv_signal, int signal, sighandler_t handler) {
+  return InstallBy(Real().sysv_signal, signal, handler);
+}
+VSOCKET_INTERPOSE(sighandler_t, __sysv_signal, int signal, sighandler_t handler) {
+  return InstallBy(Real().__sysv_signal, signal, handler);
+}
 
 VSOCKET_INTERPOSE(int, siginterrupt, int signal, int interrupts) {
   const int result = Real().siginterrupt(signal, interrupts);

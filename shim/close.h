@@ -18,7 +18,9 @@ namespace vsocket::shim {
 void EndClose(const Dropped& dropped);
 
 // As above for callers that name the descriptor.
-inline void EndClose(int, const Dropped& dropped) { EndClose(dropped); }
+inline void EndClose(int, const Dropped& dropped) {
+  EndClose(dropped);
+}
 
 // For descriptors that libc has replaced behind our back already (daemon(3), forkpty(3)): the kernel's part is over.
 void ForgetReplaced(int fd);

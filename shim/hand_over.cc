@@ -1,8 +1,9 @@
 #include "shim/hand_over.h"
 
+#include <fcntl.h>
+
 #include <cerrno>
 #include <cstring>
-#include <fcntl.h>
 
 #include "shim/agent_link.h"
 #include "shim/process.h"
@@ -65,7 +66,8 @@ void LeaveInVforkChild(SockRef ref, int fd, channel::Reason reason) {
 void HandOver(SockRef ref, int fd, channel::Reason reason, bool in_vfork_child) {
   Sock* sock = ref.sock;
   std::uint16_t none = 0;
-  const bool first = sock->pinned.compare_exchange_strong(none, static_cast<std::uint16_t>(reason));  // seen by who attaches: before the phase
+  const bool first =
+      sock->pinned.compare_exchange_strong(none, static_cast<std::uint16_t>(reason));  // seen by who attaches: before the phase
   for (;;) {
     switch (sock->phase.load(std::memory_order_seq_cst)) {
       case Phase::kAttached:
@@ -133,7 +135,9 @@ void NoteConnection(int, SockRef ref, void* context) {
   if (ref.sock->phase.load(std::memory_order_relaxed) >= Phase::kPlain) *static_cast<bool*>(context) = true;
 }
 
-void HandOverFromTable(int fd, SockRef, void* context) { HandOverInherited(fd, *static_cast<bool*>(context)); }
+void HandOverFromTable(int fd, SockRef, void* context) {
+  HandOverInherited(fd, *static_cast<bool*>(context));
+}
 
 }  // namespace
 

@@ -14,8 +14,8 @@ void UseTcp(int fd, channel::Reason reason);
 // A message that may carry descriptors (SCM_RIGHTS) to another process.
 void BeforePassing(const struct msghdr* message);
 
-// The process is about to become, or start, another program: every connection it would inherit (no FD_CLOEXEC). Reads the kernel's own table,
-// so it is right in a vfork child too.
+// The process is about to become, or start, another program: every connection it would inherit (no FD_CLOEXEC). Reads the kernel's own
+// table, so it is right in a vfork child too.
 void BeforeExec();
 
 // Lets go of regions whose connections a vfork child brought down: the memory is this process's, the descriptors it would have closed there

@@ -32,7 +32,7 @@ extern char** environ;
 namespace vsocket::shim {
 namespace {
 
-constexpr int kRounds = 400;       // enough for a grant to come and be used, on the busiest machine
+constexpr int kRounds = 400;  // enough for a grant to come and be used, on the busiest machine
 constexpr int kStream = 200000;
 const char kCat[] = "/bin/cat";
 
@@ -484,7 +484,7 @@ TEST_F(LifecycleTest, OptionsReadBackAsSet) {
   }
   GoesOn();
   const int low_water = 100;  // from here on it is TCP that decides when a receive is worth it
-  peer_->Tell("recv 1");  // it waits on the socket while the option takes the connection down
+  peer_->Tell("recv 1");      // it waits on the socket while the option takes the connection down
   ASSERT_EQ(::setsockopt(fd_, SOL_SOCKET, SO_RCVLOWAT, &low_water, sizeof low_water), 0);
   const std::uint8_t next = PatternAt(64 * kRounds + kStream);
   ASSERT_EQ(::send(fd_, &next, 1, 0), 1);

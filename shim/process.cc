@@ -16,10 +16,10 @@ struct Owner {
   std::atomic<long> pid;  // 0: a copy that a fork made, not claimed yet
 };
 
-Owner unwiped;                       // where the kernel has no MADV_WIPEONFORK (before 4.14): forks announce themselves
+Owner unwiped;  // where the kernel has no MADV_WIPEONFORK (before 4.14): forks announce themselves
 std::atomic<Owner*> owner{nullptr};
 std::atomic<bool> ended{false};
-std::atomic<int> announced{0};       // forks under way that have shared the connections
+std::atomic<int> announced{0};  // forks under way that have shared the connections
 
 Owner* MakeOwner() {
   const long page = Sys(SYS_mmap, nullptr, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -47,7 +47,8 @@ void Claim() {
 }
 
 void TakeLastFrames(int fd, SockRef ref, void* context) {
-  if (ref.sock->phase.load(std::memory_order_acquire) != Phase::kAttached || ref.sock->processes.load(std::memory_order_relaxed) > 1) return;
+  if (ref.sock->phase.load(std::memory_order_acquire) != Phase::kAttached || ref.sock->processes.load(std::memory_order_relaxed) > 1)
+    return;
   (void)Look(ref, fd, true);
   const bool exits = *static_cast<Ending*>(context) == Ending::kExit;
   if (!exits || ref.sock->shut_rd.load(std::memory_order_relaxed) || UnreadOnRing(ref) == 0) return;
@@ -55,8 +56,12 @@ void TakeLastFrames(int fd, SockRef ref, void* context) {
   Sys(SYS_setsockopt, fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
 }
 
-__attribute__((constructor)) void NoteProcess() { (void)TheOwner(); }
-__attribute__((destructor)) void OnExit() { BeforeEnd(Ending::kExit); }
+__attribute__((constructor)) void NoteProcess() {
+  (void)TheOwner();
+}
+__attribute__((destructor)) void OnExit() {
+  BeforeEnd(Ending::kExit);
+}
 
 }  // namespace
 
@@ -83,12 +88,14 @@ void AfterFork(long result) {
   if (result < 0) UnshareAfterFailedFork();
 }
 
-void TakeOver() { Claim(); }
+void TakeOver() {
+  Claim();
+}
 
 void BeforeEnd(Ending ending) {
   if (InVforkChild() || ended.exchange(true, std::memory_order_acq_rel)) return;
   ForEachSock(TakeLastFrames, &ending);
-  UnshareAfterFailedFork();  // the opposite of gaining a holder, whatever the occasion
+  UnshareAfterFailedFork();             // the opposite of gaining a holder, whatever the occasion
   WriteStats(ending == Ending::kExit);  // a shell forks and execs all day, and has no connection to speak of
 }
 

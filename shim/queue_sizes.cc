@@ -14,7 +14,9 @@ std::uint64_t KernelQueue(int fd, unsigned long request) {
   return Sys(SYS_ioctl, fd, request, &size) == 0 && size > 0 ? static_cast<std::uint64_t>(size) : 0;
 }
 
-std::uint64_t Above(std::uint64_t position, std::uint64_t floor) { return position > floor ? position - floor : 0; }
+std::uint64_t Above(std::uint64_t position, std::uint64_t floor) {
+  return position > floor ? position - floor : 0;
+}
 
 // rx_lock, attached.
 std::uint64_t ReadableLocked(Sock* sock, int fd, const Channel& ch) {

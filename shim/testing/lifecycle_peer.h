@@ -11,7 +11,9 @@
 namespace vsocket::shim {
 
 // The byte at `position` of every stream in these tests.
-constexpr std::uint8_t PatternAt(std::uint64_t position) { return static_cast<std::uint8_t>(position * 131 + (position >> 8)); }
+constexpr std::uint8_t PatternAt(std::uint64_t position) {
+  return static_cast<std::uint8_t>(position * 131 + (position >> 8));
+}
 
 // Reads or writes all of it by read(2) and write(2). False: an error or the end came before.
 bool ReadAll(int fd, void* into, std::size_t size);
@@ -52,7 +54,8 @@ class Peer {
   int answers_ = -1;
 };
 
-// A program of this very binary, with `words` as arguments and `inherited` as its descriptor 3 (or none); `shim` false takes LD_PRELOAD away.
+// A program of this very binary, with `words` as arguments and `inherited` as its descriptor 3 (or none); `shim` false takes LD_PRELOAD
+// away.
 pid_t StartSelf(const char* const* words, int input, int output, int inherited, bool shim);
 
 }  // namespace vsocket::shim
