@@ -85,7 +85,8 @@ def render(groups, omitted):
     parts.append(
         "\n## What is not interposed, on purpose\n\n"
         "Before a connection is given a channel, the reads and writes that the shim saw must add up to the kernel's own counts. A\n"
-        "connection that was used in one of these ways fails that check and stays on TCP for good (`kForeignUse` in [reasons.md](reasons.md)). Once\n"
+        "connection that was used in one of these ways fails that check and stays on TCP for good (`kForeignUse` in\n"
+        "[reasons.md](reasons.md)). Once\n"
         "it is accelerated they are not supported: they would meet the frames that replace the payload, and the connection\n"
         "would be reset.\n\n"
         "| call | why, and what happens |\n| --- | --- |\n"
