@@ -43,7 +43,9 @@ static double Now(void) {
   return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
 }
 
-static void Wake(_Atomic uint32_t* word) { syscall(SYS_futex, word, kFutexWake, 1 << 30, NULL, NULL, 0); }
+static void Wake(_Atomic uint32_t* word) {
+  syscall(SYS_futex, word, kFutexWake, 1 << 30, NULL, NULL, 0);
+}
 
 // False at the deadline.
 static bool WaitFor(_Atomic uint32_t* word, uint32_t wanted, double deadline) {
@@ -73,8 +75,8 @@ static int Listen(struct sockaddr_in* address) {
 }
 
 // One party: waits for the start, connects or accepts, runs to the end.
-static _Noreturn void Party(const struct RoundPlan* plan, unsigned side, int listener, const struct sockaddr_in* address, struct RoundPage* page,
-                            uint32_t number) {
+static _Noreturn void Party(const struct RoundPlan* plan, unsigned side, int listener, const struct sockaddr_in* address,
+                            struct RoundPage* page, uint32_t number) {
   prctl(PR_SET_PDEATHSIG, SIGKILL);
   WaitFor(&page->started, number, Now() + 3600);
   int fd;
@@ -146,7 +148,8 @@ static void Play(struct Prepared* round, unsigned slot, uint64_t number) {
   if (wrong == NULL && WIFSIGNALED(status) && WTERMSIG(status) != SIGKILL) wrong = "the survivor crashed";
   if (wrong == NULL && connected) wrong = RoundJudge(&round->plan, page);
   if (wrong != NULL) {
-    fprintf(stderr, "FAIL death: slot %u round %llu: %s [received %llu accepted %llu]\n  repeat: death --seed %llu --slots %u --address %s\n", slot,
+    fprintf(stderr,
+            "FAIL death: slot %u round %llu: %s [received %llu accepted %llu]\n  repeat: death --seed %llu --slots %u --address %s\n", slot,
             (unsigned long long)number, wrong, (unsigned long long)page->received[1 - victim], (unsigned long long)page->accepted[victim],
             (unsigned long long)g_options.seed, g_options.slots, g_options.address);
     atomic_store(&g_totals->failed, 1);
@@ -188,12 +191,24 @@ static void Parse(int argc, char** argv) {
   g_options.seed = (uint64_t)(Now() * 1e6) % 1000000007;
   for (int choice; (choice = getopt_long(argc, argv, "", kLong, NULL)) != -1;) {
     switch (choice) {
-      case 's': g_options.seed = strtoull(optarg, NULL, 0); break;
-      case 'r': g_options.rounds = strtoull(optarg, NULL, 0); break;
-      case 'S': g_options.seconds = strtoull(optarg, NULL, 0); break;
-      case 'l': g_options.slots = (unsigned)strtoul(optarg, NULL, 0); break;
-      case 'a': g_options.address = optarg; break;
-      default: fprintf(stderr, "usage: death [--seed N] [--rounds N | --seconds N] [--slots N] [--address IPv4]\n"); exit(2);
+      case 's':
+        g_options.seed = strtoull(optarg, NULL, 0);
+        break;
+      case 'r':
+        g_options.rounds = strtoull(optarg, NULL, 0);
+        break;
+      case 'S':
+        g_options.seconds = strtoull(optarg, NULL, 0);
+        break;
+      case 'l':
+        g_options.slots = (unsigned)strtoul(optarg, NULL, 0);
+        break;
+      case 'a':
+        g_options.address = optarg;
+        break;
+      default:
+        fprintf(stderr, "usage: death [--seed N] [--rounds N | --seconds N] [--slots N] [--address IPv4]\n");
+        exit(2);
     }
   }
   if (g_options.slots < 1 || g_options.slots > kMaxSlots) g_options.slots = 3;
@@ -222,8 +237,10 @@ int main(int argc, char** argv) {
   atomic_store(&g_totals->stop, 1);
   for (unsigned slot = 0; slot < g_options.slots; ++slot) waitpid(managers[slot], NULL, 0);
   const bool passed = atomic_load(&g_totals->failed) == 0;
-  printf("{\"passed\":%s,\"seed\":%llu,\"kills_survived\":%llu,\"bytes_verified\":%llu,\"ends_of_stream\":%llu,\"resets\":%llu,\"seconds\":%.1f}\n",
-         passed ? "true" : "false", (unsigned long long)g_options.seed, (unsigned long long)g_totals->kills, (unsigned long long)g_totals->bytes,
-         (unsigned long long)g_totals->ends_eof, (unsigned long long)g_totals->ends_reset, Now() - start);
+  printf(
+      "{\"passed\":%s,\"seed\":%llu,\"kills_survived\":%llu,\"bytes_verified\":%llu,\"ends_of_stream\":%llu,\"resets\":%llu,\"seconds\":%."
+      "1f}\n",
+      passed ? "true" : "false", (unsigned long long)g_options.seed, (unsigned long long)g_totals->kills,
+      (unsigned long long)g_totals->bytes, (unsigned long long)g_totals->ends_eof, (unsigned long long)g_totals->ends_reset, Now() - start);
   return passed ? 0 : 1;
 }

@@ -21,11 +21,11 @@ struct Party {
   unsigned side;
   int fd;
   bool nonblocking;
-  int epoll;          // edge-triggered; -1: poll is used
+  int epoll;  // edge-triggered; -1: poll is used
   bool sends;
   bool send_broken;
   uint64_t tx, rx, tx_key, rx_key;
-  uint32_t ready;     // POLLIN, POLLOUT: not known to be exhausted
+  uint32_t ready;  // POLLIN, POLLOUT: not known to be exhausted
 };
 
 struct RoundPlan RoundPlanOf(uint64_t seed, unsigned slot, uint64_t round) {
@@ -45,7 +45,9 @@ static void Fault(struct Party* party, const char* what, int error) {
   atomic_store(&party->page->end[party->side], kEndFault);
 }
 
-static bool Again(int error) { return error == EAGAIN || error == EINTR; }
+static bool Again(int error) {
+  return error == EAGAIN || error == EINTR;
+}
 
 // False when the connection is over for sending.
 static void SendOnce(struct Party* party) {
@@ -55,8 +57,12 @@ static void SendOnce(struct Party* party) {
   atomic_store(&party->page->offered[party->side], party->tx + size);
   ssize_t n;
   switch (RandomBelow(&party->random, 3)) {
-    case 0: n = send(party->fd, buffer, size, MSG_NOSIGNAL); break;
-    case 1: n = write(party->fd, buffer, size); break;
+    case 0:
+      n = send(party->fd, buffer, size, MSG_NOSIGNAL);
+      break;
+    case 1:
+      n = write(party->fd, buffer, size);
+      break;
     default: {
       struct iovec pieces[2] = {{buffer, size / 2}, {buffer + size / 2, size - size / 2}};
       n = writev(party->fd, pieces, 2);
@@ -141,7 +147,8 @@ static enum RoundEnd RunBlocking(struct Party* party) {
 }
 
 void RoundRun(uint64_t seed, const struct RoundPlan* plan, unsigned side, int fd, struct RoundPage* page) {
-  struct Party party = {.plan = plan, .page = page, .random = RandomOf(seed ^ 0xdead, plan->id * 2 + side), .side = side, .fd = fd, .epoll = -1};
+  struct Party party = {
+      .plan = plan, .page = page, .random = RandomOf(seed ^ 0xdead, plan->id * 2 + side), .side = side, .fd = fd, .epoll = -1};
   party.sends = plan->both_send || plan->victim == side;
   party.tx_key = StreamKey(seed, plan->id, side);
   party.rx_key = StreamKey(seed, plan->id, 1 - side);
@@ -171,11 +178,16 @@ const char* RoundJudge(const struct RoundPlan* plan, struct RoundPage* page) {
   const uint64_t accepted = atomic_load(&page->accepted[plan->victim]);
   const uint64_t offered = atomic_load(&page->offered[plan->victim]);
   const char* wrong = NULL;
-  if (end == kEndFault) wrong = page->fault;
-  else if (received > offered) wrong = "more bytes than were offered";
-  else if (end == kEndEof && received < accepted) wrong = "bytes that a send accepted are lost before an end of stream";
-  else if (!plan->both_send && end != kEndEof) wrong = "a reset, though nothing was unread";
-  else if (end == kEndNone) wrong = "no end";
+  if (end == kEndFault)
+    wrong = page->fault;
+  else if (received > offered)
+    wrong = "more bytes than were offered";
+  else if (end == kEndEof && received < accepted)
+    wrong = "bytes that a send accepted are lost before an end of stream";
+  else if (!plan->both_send && end != kEndEof)
+    wrong = "a reset, though nothing was unread";
+  else if (end == kEndNone)
+    wrong = "no end";
   if (wrong == NULL) return NULL;
   snprintf(text, sizeof text, "%s: received %llu, accepted %llu, offered %llu, end %u, victim side %u, %s", wrong,
            (unsigned long long)received, (unsigned long long)accepted, (unsigned long long)offered, end, plan->victim,

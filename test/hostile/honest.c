@@ -1,6 +1,7 @@
 // honest: the programs that a hostile peer must not be able to hurt. They know nothing of vsocket.
 //
-//   honest serve ADDRESS PORTFILE poll|epoll|threads   echoes on every connection; one whose first byte is 'b' gets a flood instead. Ends by
+//   honest serve ADDRESS PORTFILE poll|epoll|threads   echoes on every connection; one whose first byte is 'b' gets a flood instead. Ends
+//   by
 //                                                      itself, with 0, when the connection whose first byte is 'H' ends.
 //   honest call ADDRESS PORT                           that connection: sends and checks its echo until SIGTERM; then closes and prints how
 //                                                      many round trips it made. An answer later than 10 s is a failure.
@@ -104,7 +105,8 @@ static short Wanted(const struct Connection* connection) {
 static void ServeByPoll(int listener) {
   for (;;) {
     struct pollfd fds[kMaxConnections + 1] = {{.fd = listener, .events = POLLIN}};
-    for (unsigned i = 0; i < kMaxConnections; ++i) fds[i + 1] = (struct pollfd){.fd = g_connections[i].fd, .events = Wanted(&g_connections[i])};
+    for (unsigned i = 0; i < kMaxConnections; ++i)
+      fds[i + 1] = (struct pollfd){.fd = g_connections[i].fd, .events = Wanted(&g_connections[i])};
     if (poll(fds, kMaxConnections + 1, -1) < 0 && errno != EINTR) Die("poll");
     for (unsigned i = 0; i < kMaxConnections; ++i) {
       struct Connection* connection = &g_connections[i];
@@ -188,10 +190,14 @@ static int Serve(const char* address_text, const char* port_file, const char* ho
   char temporary[512];
   snprintf(temporary, sizeof temporary, "%s.new", port_file);
   FILE* file = fopen(temporary, "w");
-  if (file == NULL || fprintf(file, "%d\n", ntohs(address.sin_port)) < 0 || fclose(file) != 0 || rename(temporary, port_file) != 0) Die(port_file);
-  if (strcmp(how, "epoll") == 0) ServeByEpoll(listener);
-  else if (strcmp(how, "threads") == 0) ServeByThreads(listener);
-  else ServeByPoll(listener);
+  if (file == NULL || fprintf(file, "%d\n", ntohs(address.sin_port)) < 0 || fclose(file) != 0 || rename(temporary, port_file) != 0)
+    Die(port_file);
+  if (strcmp(how, "epoll") == 0)
+    ServeByEpoll(listener);
+  else if (strcmp(how, "threads") == 0)
+    ServeByThreads(listener);
+  else
+    ServeByPoll(listener);
   return 0;
 }
 

@@ -78,7 +78,9 @@ class Attacker {
     const auto approach = static_cast<Approach>(RandomBelow(&random_, static_cast<std::uint64_t>(Approach::kCount)));
     channel::ChannelRef channel{};
     MappedRegion* region = RequestChannel(tcp.Get(), &channel);
-    if (options_.verbose) std::fprintf(stderr, "iteration %llu approach %d mode %c granted %d\n", static_cast<unsigned long long>(iteration), static_cast<int>(approach), first, region != nullptr);
+    if (options_.verbose)
+      std::fprintf(stderr, "iteration %llu approach %d mode %c granted %d\n", static_cast<unsigned long long>(iteration),
+                   static_cast<int>(approach), first, region != nullptr);
     if (region != nullptr) Abuse(tcp.Get(), *region, channel, approach);
     if (RandomChance(&random_, 30)) {
       const linger abort{1, 0};
@@ -133,8 +135,10 @@ class Attacker {
     for (auto& byte : bytes) byte = static_cast<std::uint8_t>(RandomNext(&random_));
     std::size_t size = 1 + RandomBelow(&random_, bytes.size());
     switch (RandomBelow(&random_, 5)) {
-      case 0: std::memset(bytes.data(), marker, size); break;  // bells
-      case 1:                                                  // a switch frame, whole or half, with a generation and position near the truth
+      case 0:
+        std::memset(bytes.data(), marker, size);
+        break;  // bells
+      case 1:   // a switch frame, whole or half, with a generation and position near the truth
       case 2: {
         bytes[0] = static_cast<std::uint8_t>(marker + 1);
         const auto generation = static_cast<std::uint32_t>(RandomBelow(&random_, 3));
@@ -144,8 +148,11 @@ class Attacker {
         size = RandomChance(&random_, 50) ? channel::kSwitchFrameSize : 1 + RandomBelow(&random_, channel::kSwitchFrameSize);
         break;
       }
-      case 3: bytes[0] = marker; break;
-      default: break;
+      case 3:
+        bytes[0] = marker;
+        break;
+      default:
+        break;
     }
     SendTcp(tcp, bytes.data(), size);
   }
@@ -187,19 +194,37 @@ class Attacker {
 
 Options Parse(int argc, char** argv) {
   Options options;
-  static const option kLong[] = {{"agent", 1, nullptr, 'a'}, {"address", 1, nullptr, 'd'}, {"port", 1, nullptr, 'p'}, {"seed", 1, nullptr, 's'},
-                                 {"iterations", 1, nullptr, 'i'}, {"micros", 1, nullptr, 'm'}, {"first", 1, nullptr, 'f'}, {"verbose", 0, nullptr, 'v'}, {nullptr, 0, nullptr, 0}};
+  static const option kLong[] = {{"agent", 1, nullptr, 'a'}, {"address", 1, nullptr, 'd'},    {"port", 1, nullptr, 'p'},
+                                 {"seed", 1, nullptr, 's'},  {"iterations", 1, nullptr, 'i'}, {"micros", 1, nullptr, 'm'},
+                                 {"first", 1, nullptr, 'f'}, {"verbose", 0, nullptr, 'v'},    {nullptr, 0, nullptr, 0}};
   for (int choice; (choice = ::getopt_long(argc, argv, "", kLong, nullptr)) != -1;) {
     switch (choice) {
-      case 'a': options.agent = optarg; break;
-      case 'd': options.address = optarg; break;
-      case 'p': options.port = std::atoi(optarg); break;
-      case 's': options.seed = std::strtoull(optarg, nullptr, 0); break;
-      case 'i': options.iterations = std::strtoull(optarg, nullptr, 0); break;
-      case 'm': options.micros = std::strtoull(optarg, nullptr, 0); break;
-      case 'f': options.first = std::strtoull(optarg, nullptr, 0); break;
-      case 'v': options.verbose = true; break;
-      default: std::exit(2);
+      case 'a':
+        options.agent = optarg;
+        break;
+      case 'd':
+        options.address = optarg;
+        break;
+      case 'p':
+        options.port = std::atoi(optarg);
+        break;
+      case 's':
+        options.seed = std::strtoull(optarg, nullptr, 0);
+        break;
+      case 'i':
+        options.iterations = std::strtoull(optarg, nullptr, 0);
+        break;
+      case 'm':
+        options.micros = std::strtoull(optarg, nullptr, 0);
+        break;
+      case 'f':
+        options.first = std::strtoull(optarg, nullptr, 0);
+        break;
+      case 'v':
+        options.verbose = true;
+        break;
+      default:
+        std::exit(2);
     }
   }
   return options;
@@ -229,7 +254,8 @@ bool PlaySome(const Options& options, std::uint64_t first, std::uint64_t count, 
   int status = 0;
   ::waitpid(child, &status, 0);
   if (!read || status != 0) {
-    std::fprintf(stderr, "hostile: the attacker of iterations %llu... ended with status %x\n", static_cast<unsigned long long>(first), static_cast<unsigned>(status));
+    std::fprintf(stderr, "hostile: the attacker of iterations %llu... ended with status %x\n", static_cast<unsigned long long>(first),
+                 static_cast<unsigned>(status));
     return false;
   }
   total->granted += tally.granted;
@@ -249,14 +275,19 @@ int Main(int argc, char** argv) {
     good = PlaySome(options, i, std::min(kIterationsAProcess, options.first + options.iterations - i), &total);
     good = good && total.refused == 0;
   }
-  std::printf("{\"passed\":%s,\"seed\":%llu,\"iterations\":%llu,\"granted\":%llu,\"went_up\":%llu,\"denied\":%llu,\"silent\":%llu,\"refused\":%llu}\n",
-              good ? "true" : "false", static_cast<unsigned long long>(options.seed), static_cast<unsigned long long>(options.iterations),
-              static_cast<unsigned long long>(total.granted), static_cast<unsigned long long>(total.went_up), static_cast<unsigned long long>(total.denied),
-              static_cast<unsigned long long>(total.silent), static_cast<unsigned long long>(total.refused));
+  std::printf(
+      "{\"passed\":%s,\"seed\":%llu,\"iterations\":%llu,\"granted\":%llu,\"went_up\":%llu,\"denied\":%llu,\"silent\":%llu,\"refused\":%llu}"
+      "\n",
+      good ? "true" : "false", static_cast<unsigned long long>(options.seed), static_cast<unsigned long long>(options.iterations),
+      static_cast<unsigned long long>(total.granted), static_cast<unsigned long long>(total.went_up),
+      static_cast<unsigned long long>(total.denied), static_cast<unsigned long long>(total.silent),
+      static_cast<unsigned long long>(total.refused));
   return good ? 0 : 1;
 }
 
 }  // namespace
 }  // namespace vsocket::hostile
 
-int main(int argc, char** argv) { return vsocket::hostile::Main(argc, argv); }
+int main(int argc, char** argv) {
+  return vsocket::hostile::Main(argc, argv);
+}

@@ -14,11 +14,11 @@ namespace vsocket::hostile {
 
 // What an attack does before it turns to garbage: the further it plays along, the deeper the honest side has gone.
 enum class Approach : std::uint8_t {
-  kGarbage,    // nothing: garbage at once
-  kAttach,     // says that it is attached: the honest side goes up
-  kPropose,    // and proposes a ring for its own direction, with bytes in it
-  kFrames,     // as kPropose, and then only TCP frames, well or badly formed
-  kPatient,    // as kPropose, consumes and produces correctly for a while, then one wrong word
+  kGarbage,  // nothing: garbage at once
+  kAttach,   // says that it is attached: the honest side goes up
+  kPropose,  // and proposes a ring for its own direction, with bytes in it
+  kFrames,   // as kPropose, and then only TCP frames, well or badly formed
+  kPatient,  // as kPropose, consumes and produces correctly for a while, then one wrong word
   kCount,
 };
 

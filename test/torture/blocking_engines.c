@@ -31,7 +31,9 @@ bool RecvAll(struct End* end, uint64_t n) {
   return true;
 }
 
-static bool EndsByShutdown(const struct End* end) { return end->plan->ending == kShutdown || end->plan->ending == kHalfClose; }
+static bool EndsByShutdown(const struct End* end) {
+  return end->plan->ending == kShutdown || end->plan->ending == kHalfClose;
+}
 
 void WriteToGoal(struct End* end, bool writer) {
   const uint64_t first = SendLimitBeforeEof(end->plan, end->side);
@@ -131,7 +133,8 @@ void AwaitChild(struct End* end, int child) {
   do {
     done = waitpid(child, &status, 0);
   } while (done < 0 && errno == EINTR);
-  if (done != child || !WIFEXITED(status) || WEXITSTATUS(status) != 0) Fail("child %d ended with status %x; %s", child, (unsigned)status, EndDescribe(end).text);
+  if (done != child || !WIFEXITED(status) || WEXITSTATUS(status) != 0)
+    Fail("child %d ended with status %x; %s", child, (unsigned)status, EndDescribe(end).text);
 }
 
 void RunTakeover(struct End* end) {
@@ -181,8 +184,10 @@ void RunForkTurns(struct End* end) {
   for (unsigned turn = 0; SegmentNext(&segments, end->plan, &direction, &size); ++turn) {
     if (turn % 2 != self) {
       // The other process moves these; what it moved is known, unless it says that the connection is over.
-      if (direction == end->side) end->tx += size;
-      else end->rx += size;
+      if (direction == end->side)
+        end->tx += size;
+      else
+        end->rx += size;
       continue;
     }
     if (turn > 0) {

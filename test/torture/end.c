@@ -28,24 +28,34 @@ void SigpipeSetUp(void) {
   sigaction(SIGPIPE, &action, NULL);
 }
 
-unsigned SigpipeCount(void) { return (unsigned)t_sigpipes; }
+unsigned SigpipeCount(void) {
+  return (unsigned)t_sigpipes;
+}
 
-bool EndIsCloser(const struct End* end) { return end->plan->closer == end->side; }
+bool EndIsCloser(const struct End* end) {
+  return end->plan->closer == end->side;
+}
 
-static bool PlanResets(const struct ConnectionPlan* plan) { return plan->ending == kReset || plan->ending == kAbort; }
+static bool PlanResets(const struct ConnectionPlan* plan) {
+  return plan->ending == kReset || plan->ending == kAbort;
+}
 
-bool EndMayReset(const struct End* end) { return PlanResets(end->plan) && !EndIsCloser(end); }
+bool EndMayReset(const struct End* end) {
+  return PlanResets(end->plan) && !EndIsCloser(end);
+}
 
-bool EndStopsEarly(const struct End* end) { return PlanResets(end->plan) && EndIsCloser(end); }
+bool EndStopsEarly(const struct End* end) {
+  return PlanResets(end->plan) && EndIsCloser(end);
+}
 
 struct EndText EndDescribe(const struct End* end) {
   struct EndText text;
   snprintf(text.text, sizeof text.text,
            "lane %u connection %llx %s (port %u) style %s ending %s%s fd %d sent %llu of %llu received %llu of %llu", end->lane->index,
-           (unsigned long long)end->plan->connection, end->side == 0 ? "connector" : "acceptor",
-           atomic_load(&end->status->port), StyleName(kGroupEnd, atomic_load(&end->status->style)),
-           StyleName(kGroupEnding, end->plan->ending), EndIsCloser(end) ? " (closer)" : "", end->fd, (unsigned long long)end->tx,
-           (unsigned long long)end->tx_goal, (unsigned long long)end->rx, (unsigned long long)end->rx_goal);
+           (unsigned long long)end->plan->connection, end->side == 0 ? "connector" : "acceptor", atomic_load(&end->status->port),
+           StyleName(kGroupEnd, atomic_load(&end->status->style)), StyleName(kGroupEnding, end->plan->ending),
+           EndIsCloser(end) ? " (closer)" : "", end->fd, (unsigned long long)end->tx, (unsigned long long)end->tx_goal,
+           (unsigned long long)end->rx, (unsigned long long)end->rx_goal);
   return text;
 }
 
@@ -151,8 +161,12 @@ void EndDup(struct End* end) {
   const bool one = end->fd_tx == end->fd;
   int fd = -1;
   switch (RandomBelow(&end->random_rx, 4)) {
-    case 0: fd = dup(end->fd); break;
-    case 1: fd = fcntl(end->fd, F_DUPFD_CLOEXEC, 3); break;
+    case 0:
+      fd = dup(end->fd);
+      break;
+    case 1:
+      fd = fcntl(end->fd, F_DUPFD_CLOEXEC, 3);
+      break;
     case 2: {  // the same number again, through a detour
       const int detour = dup(end->fd);
       fd = dup2(detour, end->fd);

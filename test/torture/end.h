@@ -26,17 +26,17 @@ struct End {
   struct EndStatus* status;
   unsigned side;
   int fd;
-  int fd_tx;         // usually the same number; a dup of it when a thread of its own writes
-  bool nonblocking;  // O_NONBLOCK is set
+  int fd_tx;             // usually the same number; a dup of it when a thread of its own writes
+  bool nonblocking;      // O_NONBLOCK is set
   bool always_dontwait;  // blocking, but every call says MSG_DONTWAIT
   bool receive_timeout, send_timeout;
-  bool no_waitall;       // the peer may be waiting for an answer to less
+  bool no_waitall;  // the peer may be waiting for an answer to less
   bool write_closed;
-  bool short_receive;    // the last receive returned less than it asked for
+  bool short_receive;  // the last receive returned less than it asked for
   uint64_t tx, tx_goal, rx, rx_goal;
   uint64_t tx_key, rx_key;
   struct Random random_tx, random_rx;
-  unsigned char* in;   // kMaxIo bytes each
+  unsigned char* in;  // kMaxIo bytes each
   unsigned char* out;
 };
 

@@ -33,11 +33,14 @@ void RunInetd(struct End* end) {
   char* const fixed[] = {(char*)options->static_echo, NULL};
   char* const* command = self;
   switch (RandomBelow(&end->random_rx, 3)) {
-    case 0: command = cat; break;
+    case 0:
+      command = cat;
+      break;
     case 1:
       if (options->static_echo != NULL) command = fixed;
       break;
-    default: break;
+    default:
+      break;
   }
   Count(&end->lane->share->execs, 1);
   pid_t child;

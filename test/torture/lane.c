@@ -42,14 +42,29 @@ static void RunBatch(struct Lane* lane, const struct BatchPlan* plan, struct End
   const enum EndStyle style = plan->style[lane->side];
   Count(&lane->share->ends[style], plan->count);
   switch (style) {
-    case kLoop: RunLoop(lane, ends, plan->count); break;
-    case kTurns: RunTurns(&ends[0]); break;
-    case kThreads: RunThreads(&ends[0]); break;
-    case kForkWriter: RunForkWriter(&ends[0]); break;
-    case kTakeover: RunTakeover(&ends[0]); break;
-    case kForkTurns: RunForkTurns(&ends[0]); break;
-    case kInetd: RunInetd(&ends[0]); break;
-    default: Fail("no such style");
+    case kLoop:
+      RunLoop(lane, ends, plan->count);
+      break;
+    case kTurns:
+      RunTurns(&ends[0]);
+      break;
+    case kThreads:
+      RunThreads(&ends[0]);
+      break;
+    case kForkWriter:
+      RunForkWriter(&ends[0]);
+      break;
+    case kTakeover:
+      RunTakeover(&ends[0]);
+      break;
+    case kForkTurns:
+      RunForkTurns(&ends[0]);
+      break;
+    case kInetd:
+      RunInetd(&ends[0]);
+      break;
+    default:
+      Fail("no such style");
   }
 }
 
@@ -131,8 +146,10 @@ static int Accept(struct Lane* lane, int listener, bool* nonblocking, uint32_t* 
       }
     }
     *nonblocking = how != 1 && RandomChance(&lane->random, 50);
-    if (how == 1) fd = accept(listener, (struct sockaddr*)&from, &length);
-    else fd = accept4(listener, (struct sockaddr*)&from, &length, SOCK_CLOEXEC | (*nonblocking ? SOCK_NONBLOCK : 0));
+    if (how == 1)
+      fd = accept(listener, (struct sockaddr*)&from, &length);
+    else
+      fd = accept4(listener, (struct sockaddr*)&from, &length, SOCK_CLOEXEC | (*nonblocking ? SOCK_NONBLOCK : 0));
     if (fd >= 0) {
       *port = PortOf(&from);
       return fd;

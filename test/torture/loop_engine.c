@@ -7,8 +7,8 @@
 
 struct LoopEnd {
   struct End* end;
-  short ready;        // what may be tried without waiting
-  bool peer_ended;    // an event said so: a short read is not the last one
+  short ready;      // what may be tried without waiting
+  bool peer_ended;  // an event said so: a short read is not the last one
   bool done;
 };
 
@@ -30,15 +30,18 @@ static bool IsDone(struct End* end) {
   const bool received = end->rx == end->rx_goal;
   switch (end->plan->ending) {
     case kShutdown:
-    case kHalfClose: return end->write_closed && saw_end;
-    case kClose: return end->tx == end->tx_goal && received && (EndIsCloser(end) || saw_end);
+    case kHalfClose:
+      return end->write_closed && saw_end;
+    case kClose:
+      return end->tx == end->tx_goal && received && (EndIsCloser(end) || saw_end);
     case kAbort:
       if (EndIsCloser(end)) return received;
       return saw_end;
     case kReset:
       if (EndIsCloser(end)) return received && EndPeekUnread(end) == 1;
       return saw_end;
-    default: return false;
+    default:
+      return false;
   }
 }
 
@@ -91,7 +94,8 @@ static void Step(struct Waiter* waiter, struct LoopEnd* state, unsigned index, b
     WaiterAdd(waiter, index, end->fd);
   }
   const short want = Want(state);
-  EndActivity(end, false, want == 0 ? kAwaitingUnread : (want == POLLIN ? kWaitingReadable : (want == POLLOUT ? kWaitingWritable : kWaitingBoth)));
+  EndActivity(end, false,
+              want == 0 ? kAwaitingUnread : (want == POLLIN ? kWaitingReadable : (want == POLLOUT ? kWaitingWritable : kWaitingBoth)));
 }
 
 void RunLoop(struct Lane* lane, struct End ends[], unsigned count) {

@@ -35,8 +35,10 @@ static void OnAlarm(int number) {
 
 static void* LaneThread(void* argument) {
   struct Lane* lane = argument;
-  if (lane->side == 0) LaneConnect(lane);
-  else LaneAccept(lane);
+  if (lane->side == 0)
+    LaneConnect(lane);
+  else
+    LaneAccept(lane);
   return NULL;
 }
 
@@ -61,7 +63,8 @@ static void RunProcess(const struct Options* options, struct Share* share, unsig
     for (unsigned side = 0; side < 2; ++side) {
       if ((sides >> side & 1) == 0) continue;
       const unsigned index = pair * options->threads + thread;
-      lanes[count] = (struct Lane){.options = options, .share = share, .index = index, .side = side, .signals = signals, .restart = restart};
+      lanes[count] =
+          (struct Lane){.options = options, .share = share, .index = index, .side = side, .signals = signals, .restart = restart};
       lanes[count].random = RandomOf(options->seed ^ 0x6c616e65, index * 2 + side);
       ++count;
     }
@@ -80,13 +83,14 @@ static void PrintEnds(const struct Options* options, struct Share* share, bool s
         struct EndStatus* end = &share->lanes[lane].ends[side][i];
         const unsigned index = (lane * 2 + side) * kMaxBatch + i;
         if (atomic_load(&end->active) == 0 || (stuck_only && !stuck[index])) continue;
-        fprintf(stderr, "  lane %u connection %llx %s port %u style %s/%s ending %s waits for %s%s%s: sent %llu of %llu, received %llu of %llu%s%s\n",
-                lane, (unsigned long long)end->connection, side == 0 ? "connector" : "acceptor", end->port,
-                StyleName(kGroupEnd, end->style), StyleName(kGroupWait, end->wait), StyleName(kGroupEnding, end->ending),
-                ActivityName(end->activity[0]), end->activity[1] != kIdle ? " and, writing, for " : "",
-                end->activity[1] != kIdle ? ActivityName(end->activity[1]) : "", (unsigned long long)end->tx,
-                (unsigned long long)end->tx_goal, (unsigned long long)end->rx, (unsigned long long)end->rx_goal,
-                end->eof_seen ? ", saw the end" : "", end->reset_seen ? ", saw a reset" : "");
+        fprintf(
+            stderr,
+            "  lane %u connection %llx %s port %u style %s/%s ending %s waits for %s%s%s: sent %llu of %llu, received %llu of %llu%s%s\n",
+            lane, (unsigned long long)end->connection, side == 0 ? "connector" : "acceptor", end->port, StyleName(kGroupEnd, end->style),
+            StyleName(kGroupWait, end->wait), StyleName(kGroupEnding, end->ending), ActivityName(end->activity[0]),
+            end->activity[1] != kIdle ? " and, writing, for " : "", end->activity[1] != kIdle ? ActivityName(end->activity[1]) : "",
+            (unsigned long long)end->tx, (unsigned long long)end->tx_goal, (unsigned long long)end->rx, (unsigned long long)end->rx_goal,
+            end->eof_seen ? ", saw the end" : "", end->reset_seen ? ", saw a reset" : "");
       }
     }
   }
@@ -130,11 +134,12 @@ static void PrintCounters(enum StyleGroup group, _Atomic uint64_t* counters, con
 }
 
 static void PrintReport(const struct Options* options, struct Share* share, bool passed, double seconds) {
-  printf("{\"passed\":%s,\"seed\":%llu,\"bytes_verified\":%llu,\"bytes_discarded\":%llu,\"connections\":%llu,\"seconds\":%.1f,\"resets\":%llu,"
-         "\"signals\":%u,\"interrupted\":%llu,\"forks\":%llu,\"execs\":%llu",
-         passed ? "true" : "false", (unsigned long long)options->seed, (unsigned long long)share->verified,
-         (unsigned long long)share->discarded, (unsigned long long)share->connections, seconds, (unsigned long long)share->resets,
-         share->signals_seen, (unsigned long long)share->interrupted, (unsigned long long)share->forks, (unsigned long long)share->execs);
+  printf(
+      "{\"passed\":%s,\"seed\":%llu,\"bytes_verified\":%llu,\"bytes_discarded\":%llu,\"connections\":%llu,\"seconds\":%.1f,\"resets\":%llu,"
+      "\"signals\":%u,\"interrupted\":%llu,\"forks\":%llu,\"execs\":%llu",
+      passed ? "true" : "false", (unsigned long long)options->seed, (unsigned long long)share->verified,
+      (unsigned long long)share->discarded, (unsigned long long)share->connections, seconds, (unsigned long long)share->resets,
+      share->signals_seen, (unsigned long long)share->interrupted, (unsigned long long)share->forks, (unsigned long long)share->execs);
   PrintCounters(kGroupEnd, share->ends, "ends");
   PrintCounters(kGroupEnding, share->endings, "endings");
   PrintCounters(kGroupSend, share->sends, "sends");
@@ -163,9 +168,12 @@ int main(int argc, char** argv) {
   for (unsigned pair = 0; pair < options.processes; ++pair) {
     // Every third pair is one process that talks to itself.
     unsigned groups[2] = {1, 2};
-    if (options.role == kConnectRole) groups[1] = 0;
-    else if (options.role == kListenRole) groups[0] = 0;
-    else if (pair % 3 == 2) groups[0] = 3, groups[1] = 0;
+    if (options.role == kConnectRole)
+      groups[1] = 0;
+    else if (options.role == kListenRole)
+      groups[0] = 0;
+    else if (pair % 3 == 2)
+      groups[0] = 3, groups[1] = 0;
     for (unsigned i = 0; i < 2; ++i) {
       if (groups[i] == 0) continue;
       const pid_t child = fork();
@@ -200,7 +208,8 @@ int main(int argc, char** argv) {
       if (!WIFEXITED(status) || WEXITSTATUS(status) != 0) {
         // It has told why itself, unless it was killed or crashed.
         const bool told = WIFEXITED(status) && atomic_load(&share->failed) != 0;
-        if (!told) fprintf(stderr, "FAIL: process %d ended with status %x\n  repeat: %s\n", (int)children[i], (unsigned)status, share->repeat);
+        if (!told)
+          fprintf(stderr, "FAIL: process %d ended with status %x\n  repeat: %s\n", (int)children[i], (unsigned)status, share->repeat);
         failed = true;
       }
       children[i] = 0;

@@ -29,9 +29,12 @@ static _Noreturn void Usage(const char* why) {
 static uint64_t Number(const char* text) {
   char* end;
   uint64_t value = strtoull(text, &end, 0);
-  if (*end == 'k' || *end == 'K') value <<= 10, ++end;
-  else if (*end == 'm' || *end == 'M') value <<= 20, ++end;
-  else if (*end == 'g' || *end == 'G') value <<= 30, ++end;
+  if (*end == 'k' || *end == 'K')
+    value <<= 10, ++end;
+  else if (*end == 'm' || *end == 'M')
+    value <<= 20, ++end;
+  else if (*end == 'g' || *end == 'G')
+    value <<= 30, ++end;
   if (*end != '\0' || end == text) Usage("a number is wrong");
   return value;
 }
@@ -48,34 +51,61 @@ struct Options OptionsParse(int argc, char** argv) {
                             .address = "127.0.0.1",
                             .program = argv[0],
                             .styles = StylesAll()};
-  static const struct option kLong[] = {{"seed", 1, NULL, 's'},     {"bytes", 1, NULL, 'b'},       {"connections", 1, NULL, 'c'},
-                                        {"seconds", 1, NULL, 'S'},  {"processes", 1, NULL, 'p'},   {"threads", 1, NULL, 't'},
-                                        {"style", 1, NULL, 'y'},    {"address", 1, NULL, 'a'},     {"stall", 1, NULL, 'w'},
-                                        {"role", 1, NULL, 'r'},     {"share", 1, NULL, 'f'},       {"max-connection-bytes", 1, NULL, 'm'},
+  static const struct option kLong[] = {{"seed", 1, NULL, 's'},        {"bytes", 1, NULL, 'b'},     {"connections", 1, NULL, 'c'},
+                                        {"seconds", 1, NULL, 'S'},     {"processes", 1, NULL, 'p'}, {"threads", 1, NULL, 't'},
+                                        {"style", 1, NULL, 'y'},       {"address", 1, NULL, 'a'},   {"stall", 1, NULL, 'w'},
+                                        {"role", 1, NULL, 'r'},        {"share", 1, NULL, 'f'},     {"max-connection-bytes", 1, NULL, 'm'},
                                         {"static-echo", 1, NULL, 'e'}, {NULL, 0, NULL, 0}};
   for (int choice; (choice = getopt_long(argc, argv, "", kLong, NULL)) != -1;) {
     switch (choice) {
-      case 's': options.seed = Number(optarg); break;
-      case 'b': options.bytes = Number(optarg); break;
-      case 'c': options.connections = Number(optarg); break;
-      case 'S': options.seconds = Number(optarg); break;
-      case 'p': options.processes = (unsigned)Number(optarg); break;
-      case 't': options.threads = (unsigned)Number(optarg); break;
-      case 'w': options.stall_seconds = (unsigned)Number(optarg); break;
-      case 'm': options.max_connection_bytes = Number(optarg); break;
-      case 'a': options.address = optarg; break;
-      case 'f': options.share = optarg; break;
-      case 'e': options.static_echo = optarg; break;
+      case 's':
+        options.seed = Number(optarg);
+        break;
+      case 'b':
+        options.bytes = Number(optarg);
+        break;
+      case 'c':
+        options.connections = Number(optarg);
+        break;
+      case 'S':
+        options.seconds = Number(optarg);
+        break;
+      case 'p':
+        options.processes = (unsigned)Number(optarg);
+        break;
+      case 't':
+        options.threads = (unsigned)Number(optarg);
+        break;
+      case 'w':
+        options.stall_seconds = (unsigned)Number(optarg);
+        break;
+      case 'm':
+        options.max_connection_bytes = Number(optarg);
+        break;
+      case 'a':
+        options.address = optarg;
+        break;
+      case 'f':
+        options.share = optarg;
+        break;
+      case 'e':
+        options.static_echo = optarg;
+        break;
       case 'y':
         if (!StylesParse(&options.styles, optarg)) Usage("--style: unknown name, or nothing left of a group");
         break;
       case 'r':
-        if (strcmp(optarg, "both") == 0) options.role = kBothRoles;
-        else if (strcmp(optarg, "connect") == 0) options.role = kConnectRole;
-        else if (strcmp(optarg, "listen") == 0) options.role = kListenRole;
-        else Usage("--role: both, connect or listen");
+        if (strcmp(optarg, "both") == 0)
+          options.role = kBothRoles;
+        else if (strcmp(optarg, "connect") == 0)
+          options.role = kConnectRole;
+        else if (strcmp(optarg, "listen") == 0)
+          options.role = kListenRole;
+        else
+          Usage("--role: both, connect or listen");
         break;
-      default: Usage("unknown option");
+      default:
+        Usage("unknown option");
     }
   }
   if (optind != argc) Usage("an argument is left over");
@@ -88,8 +118,7 @@ struct Options OptionsParse(int argc, char** argv) {
 
 void OptionsPrint(const struct Options* options, int argc, char** argv, char* out, unsigned long size) {
   unsigned long used = 0;
-  static const char* const kEnvironment[] = {"LD_PRELOAD", "VSOCKET_AGENT", "VSOCKET_UPGRADE", "VSOCKET_UPGRADE_AFTER",
-                                             "VSOCKET_FLAP_MS"};
+  static const char* const kEnvironment[] = {"LD_PRELOAD", "VSOCKET_AGENT", "VSOCKET_UPGRADE", "VSOCKET_UPGRADE_AFTER", "VSOCKET_FLAP_MS"};
   for (unsigned i = 0; i < sizeof kEnvironment / sizeof *kEnvironment; ++i) {
     const char* value = getenv(kEnvironment[i]);
     if (value != NULL && used < size) used += (unsigned long)snprintf(out + used, size - used, "%s=%s ", kEnvironment[i], value);

@@ -25,11 +25,20 @@ static inline size_t IoSize(struct Random* random, uint64_t limit, size_t max) {
   static const unsigned kEdges[] = {1, 2, 7, 8, 4095, 4096, 4097, 16383, 16384, 16385, 65535, 65536, 65537, 262143, 262144, 262145};
   size_t size;
   switch (RandomBelow(random, 5)) {
-    case 0: size = kEdges[RandomBelow(random, sizeof kEdges / sizeof *kEdges)]; break;
-    case 1: size = 1 + RandomBelow(random, 64); break;
-    case 2: size = 1 + RandomBelow(random, 16384); break;
-    case 3: size = 1 + RandomBelow(random, max); break;
-    default: size = 1 + RandomLog(random, max - 1);
+    case 0:
+      size = kEdges[RandomBelow(random, sizeof kEdges / sizeof *kEdges)];
+      break;
+    case 1:
+      size = 1 + RandomBelow(random, 64);
+      break;
+    case 2:
+      size = 1 + RandomBelow(random, 16384);
+      break;
+    case 3:
+      size = 1 + RandomBelow(random, max);
+      break;
+    default:
+      size = 1 + RandomLog(random, max - 1);
   }
   if (size > max) size = max;
   return size > limit ? (size_t)limit : size;

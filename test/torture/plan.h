@@ -10,9 +10,9 @@ struct ConnectionPlan {
   uint64_t connection;  // unique in the run
   uint64_t total[2];    // bytes of each direction, were the connection to run to its end
   enum Ending ending;
-  unsigned closer;      // the side that closes, resets, aborts or half-closes first
-  uint64_t unread;      // kReset, kAbort: what the closer leaves unread of its peer's bytes; >= 1
-  int echo_side;        // this side echoes what it gets (kInetd); -1: none
+  unsigned closer;            // the side that closes, resets, aborts or half-closes first
+  uint64_t unread;            // kReset, kAbort: what the closer leaves unread of its peer's bytes; >= 1
+  int echo_side;              // this side echoes what it gets (kInetd); -1: none
   uint64_t echo_before_exec;  // bytes it echoes itself before it executes the echo program
   bool small_buffers;
 };

@@ -31,9 +31,13 @@ static inline uint64_t RandomNext(struct Random* random) {
 }
 
 // 0 <= result < n; n > 0.
-static inline uint64_t RandomBelow(struct Random* random, uint64_t n) { return RandomNext(random) % n; }
+static inline uint64_t RandomBelow(struct Random* random, uint64_t n) {
+  return RandomNext(random) % n;
+}
 
-static inline bool RandomChance(struct Random* random, unsigned percent) { return RandomBelow(random, 100) < percent; }
+static inline bool RandomChance(struct Random* random, unsigned percent) {
+  return RandomBelow(random, 100) < percent;
+}
 
 // One of the bits set in `mask`; mask != 0.
 static inline unsigned RandomBit(struct Random* random, uint64_t mask) {

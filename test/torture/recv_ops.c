@@ -119,9 +119,13 @@ static ssize_t OneCall(struct End* end, struct Random* random, enum RecvOp op, s
   struct iovec pieces[kMaxPieces];
   unsigned count;
   switch (op) {
-    case kRecv: return recv(end->fd, end->in, size, flags);
-    case kRead: return read(end->fd, end->in, size);
-    case kReadv: CutPieces(random, end->in, size, pieces, &count); return readv(end->fd, pieces, (int)count);
+    case kRecv:
+      return recv(end->fd, end->in, size, flags);
+    case kRead:
+      return read(end->fd, end->in, size);
+    case kReadv:
+      CutPieces(random, end->in, size, pieces, &count);
+      return readv(end->fd, pieces, (int)count);
     case kRecvfrom: {
       struct sockaddr_storage from;
       socklen_t length = sizeof from;
@@ -133,7 +137,8 @@ static ssize_t OneCall(struct End* end, struct Random* random, enum RecvOp op, s
       CutPieces(random, end->in, size, pieces, &count);
       struct msghdr message = {.msg_iov = pieces, .msg_iovlen = count};
       const ssize_t n = recvmsg(end->fd, &message, flags);
-      if (n >= 0 && (message.msg_flags & (MSG_TRUNC | MSG_CTRUNC | MSG_OOB)) != 0) Fail("recvmsg: flags %x; %s", (unsigned)message.msg_flags, EndDescribe(end).text);
+      if (n >= 0 && (message.msg_flags & (MSG_TRUNC | MSG_CTRUNC | MSG_OOB)) != 0)
+        Fail("recvmsg: flags %x; %s", (unsigned)message.msg_flags, EndDescribe(end).text);
       return n;
     }
     case kDiscard: {
@@ -144,7 +149,8 @@ static ssize_t OneCall(struct End* end, struct Random* random, enum RecvOp op, s
       }
       return n;
     }
-    default: Fail("no such receive call: %d", (int)op);
+    default:
+      Fail("no such receive call: %d", (int)op);
   }
 }
 
@@ -170,8 +176,8 @@ long RecvSome(struct End* end, uint64_t limit) {
   const size_t size = IoSize(random, beyond ? kMaxIo : limit, kMaxIo);
   const bool has_flags = (1ULL << op & (flagged | 1ULL << kPeek | 1ULL << kDiscard)) != 0;
   const bool dontwait = has_flags && (end->always_dontwait || (StyleAllowed(styles, kGroupExtra, kDontwait) && RandomChance(random, 10)));
-  const bool waitall = (op == kRecv || op == kRecvmsg || op == kRecvfrom) && !beyond && !end->no_waitall && StyleAllowed(styles, kGroupExtra, kWaitall) &&
-                       RandomChance(random, 20);
+  const bool waitall = (op == kRecv || op == kRecvmsg || op == kRecvfrom) && !beyond && !end->no_waitall &&
+                       StyleAllowed(styles, kGroupExtra, kWaitall) && RandomChance(random, 20);
   const int flags = (dontwait ? MSG_DONTWAIT : 0) | (waitall ? MSG_WAITALL : 0);
   Count(&share->receives[op], 1);
   if (waitall) Count(&share->extras[kWaitall], 1);
@@ -187,8 +193,10 @@ long RecvSome(struct End* end, uint64_t limit) {
   if (n == 0) return ReceivedEof(end, name);
   const bool must_be_whole = waitall && !dontwait && !end->nonblocking && !end->receive_timeout && !end->lane->signals && !EndMayReset(end);
   if (must_be_whole && (size_t)n != size) Fail("%s(MSG_WAITALL): %zd of %zu bytes; %s", name, n, size, EndDescribe(end).text);
-  if (op == kDiscard) EndDiscarded(end, (uint64_t)n);
-  else EndReceived(end, end->in, (uint64_t)n, name);
+  if (op == kDiscard)
+    EndDiscarded(end, (uint64_t)n);
+  else
+    EndReceived(end, end->in, (uint64_t)n, name);
   end->short_receive = (size_t)n < size;
   return n;
 }

@@ -33,7 +33,8 @@ static ssize_t SendMany(struct End* end, struct Random* random, size_t size, int
   size_t total = 0;
   for (int i = 0; i < done; ++i) {
     total += messages[i].msg_len;
-    if (messages[i].msg_len != pieces[i].iov_len && i + 1 < done) Fail("sendmmsg: went on after a short message; %s", EndDescribe(end).text);
+    if (messages[i].msg_len != pieces[i].iov_len && i + 1 < done)
+      Fail("sendmmsg: went on after a short message; %s", EndDescribe(end).text);
   }
   if (total == 0) {  // only empty messages went: nothing moved, and nothing is wrong
     errno = EAGAIN;
@@ -53,7 +54,8 @@ static ssize_t SendFile(struct End* end, struct Random* random, size_t size) {
   const ssize_t n = sendfile(end->fd_tx, file, by_offset ? &offset : NULL, size);
   const int error = errno;
   const off_t now = by_offset ? offset : lseek(file, 0, SEEK_CUR);
-  if (now != skip + (n > 0 ? n : 0)) Fail("sendfile: %zd bytes, but the file is at +%lld; %s", n, (long long)(now - skip), EndDescribe(end).text);
+  if (now != skip + (n > 0 ? n : 0))
+    Fail("sendfile: %zd bytes, but the file is at +%lld; %s", n, (long long)(now - skip), EndDescribe(end).text);
   close(file);
   errno = error;
   return n;
@@ -75,7 +77,8 @@ static ssize_t SpliceIn(struct End* end, size_t size) {
 static void CheckOutq(struct End* end) {
   int queued = -1;  // TIOCOUTQ is SIOCOUTQ by another name: tcp(7)
   if (ioctl(end->fd_tx, TIOCOUTQ, &queued) != 0) Fail("SIOCOUTQ: %s", strerror(errno));
-  if (queued < 0 || (uint64_t)queued > end->tx + 1) Fail("SIOCOUTQ: %d after %llu bytes; %s", queued, (unsigned long long)end->tx, EndDescribe(end).text);
+  if (queued < 0 || (uint64_t)queued > end->tx + 1)
+    Fail("SIOCOUTQ: %d after %llu bytes; %s", queued, (unsigned long long)end->tx, EndDescribe(end).text);
   Count(&end->lane->share->extras[kOutq], 1);
 }
 
@@ -101,9 +104,15 @@ long SendSome(struct End* end, uint64_t limit) {
   unsigned count;
   ssize_t n = -1;
   switch ((enum SendOp)op) {
-    case kSend: n = send(end->fd_tx, end->out, size, flags); break;
-    case kWrite: n = write(end->fd_tx, end->out, size); break;
-    case kSendto: n = sendto(end->fd_tx, end->out, size, flags, NULL, 0); break;
+    case kSend:
+      n = send(end->fd_tx, end->out, size, flags);
+      break;
+    case kWrite:
+      n = write(end->fd_tx, end->out, size);
+      break;
+    case kSendto:
+      n = sendto(end->fd_tx, end->out, size, flags, NULL, 0);
+      break;
     case kWritev:
       CutPieces(random, end->out, size, pieces, &count);
       n = writev(end->fd_tx, pieces, (int)count);
@@ -114,10 +123,17 @@ long SendSome(struct End* end, uint64_t limit) {
       n = sendmsg(end->fd_tx, &message, flags);
       break;
     }
-    case kSendmmsg: n = SendMany(end, random, size, flags); break;
-    case kSendfile: n = SendFile(end, random, size); break;
-    case kSpliceIn: n = SpliceIn(end, size); break;
-    default: break;
+    case kSendmmsg:
+      n = SendMany(end, random, size, flags);
+      break;
+    case kSendfile:
+      n = SendFile(end, random, size);
+      break;
+    case kSpliceIn:
+      n = SpliceIn(end, size);
+      break;
+    default:
+      break;
   }
   if (n == -2) return kIoInterrupted;
   const char* name = StyleName(kGroupSend, op);

@@ -36,7 +36,9 @@ struct Share* ShareMap(const char* path) {
   return memory;
 }
 
-void FailSetUp(struct Share* share) { g_share = share; }
+void FailSetUp(struct Share* share) {
+  g_share = share;
+}
 
 // snprintf and write only: a failure may be met in the child of a process with threads.
 void Fail(const char* format, ...) {
@@ -56,13 +58,17 @@ void Fail(const char* format, ...) {
   _exit(1);
 }
 
-void FutexWait(_Atomic uint32_t* word, uint32_t seen) { syscall(SYS_futex, word, kFutexWait, seen, NULL, NULL, 0); }
+void FutexWait(_Atomic uint32_t* word, uint32_t seen) {
+  syscall(SYS_futex, word, kFutexWait, seen, NULL, NULL, 0);
+}
 
-void FutexWake(_Atomic uint32_t* word) { syscall(SYS_futex, word, kFutexWake, 1 << 30, NULL, NULL, 0); }
+void FutexWake(_Atomic uint32_t* word) {
+  syscall(SYS_futex, word, kFutexWake, 1 << 30, NULL, NULL, 0);
+}
 
 const char* ActivityName(uint32_t activity) {
   static const char* const kNames[kActivities] = {
-      "idle",     "connect",       "accept",         "receive",         "send",  "readable", "writable",
-      "readable or writable", "end of stream", "reset", "unread bytes", "child", "turn"};
+      "idle",          "connect", "accept",       "receive", "send", "readable", "writable", "readable or writable",
+      "end of stream", "reset",   "unread bytes", "child",   "turn"};
   return activity < kActivities ? kNames[activity] : "?";
 }

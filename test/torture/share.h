@@ -69,4 +69,6 @@ void FutexWake(_Atomic uint32_t* word);
 
 const char* ActivityName(uint32_t activity);
 
-static inline void Count(_Atomic uint64_t* counter, uint64_t n) { atomic_fetch_add_explicit(counter, n, memory_order_relaxed); }
+static inline void Count(_Atomic uint64_t* counter, uint64_t n) {
+  atomic_fetch_add_explicit(counter, n, memory_order_relaxed);
+}

@@ -8,7 +8,9 @@ uint64_t StreamKey(uint64_t seed, uint64_t connection, unsigned direction) {
   return Mix64(Mix64(seed) + connection * 2 + direction + 0x632be59bd9b4e019ULL);
 }
 
-static inline uint64_t WordAt(uint64_t key, uint64_t index) { return Mix64(key + index * 0x9e3779b97f4a7c15ULL); }
+static inline uint64_t WordAt(uint64_t key, uint64_t index) {
+  return Mix64(key + index * 0x9e3779b97f4a7c15ULL);
+}
 
 static inline unsigned char ByteAt(uint64_t key, uint64_t position) {
   return (unsigned char)(WordAt(key, position / 8) >> (8 * (position % 8)));

@@ -14,9 +14,13 @@ static const char* const kExtraNames[] = {EXTRAS(STYLE_TEXT)};
 static const char* const* const kNames[kGroups] = {kEndNames, kWaitNames, kEndingNames, kSendNames, kRecvNames, kExtraNames};
 static const unsigned kCounts[kGroups] = {kEndStyles, kWaitKinds, kEndings, kSendOps, kRecvOps, kExtras};
 
-const char* StyleName(enum StyleGroup group, unsigned kind) { return kind < kCounts[group] ? kNames[group][kind] : "?"; }
+const char* StyleName(enum StyleGroup group, unsigned kind) {
+  return kind < kCounts[group] ? kNames[group][kind] : "?";
+}
 
-unsigned StyleCount(enum StyleGroup group) { return kCounts[group]; }
+unsigned StyleCount(enum StyleGroup group) {
+  return kCounts[group];
+}
 
 struct Styles StylesAll(void) {
   struct Styles styles;

@@ -6,13 +6,13 @@
 #include <stdint.h>
 
 // How one end of a connection is run.
-#define END_STYLES(X)                                                   \
-  X(kLoop, "loop")             /* one thread, readiness, several ends */ \
-  X(kTurns, "turns")           /* one thread, strictly alternating */    \
-  X(kThreads, "threads")       /* one thread reads, another writes */    \
-  X(kForkWriter, "forkwriter") /* a child writes, the parent reads */    \
+#define END_STYLES(X)                                                         \
+  X(kLoop, "loop")             /* one thread, readiness, several ends */      \
+  X(kTurns, "turns")           /* one thread, strictly alternating */         \
+  X(kThreads, "threads")       /* one thread reads, another writes */         \
+  X(kForkWriter, "forkwriter") /* a child writes, the parent reads */         \
   X(kTakeover, "takeover")     /* a child goes on where the parent stopped */ \
-  X(kForkTurns, "forkturns")   /* parent and child take turns */         \
+  X(kForkTurns, "forkturns")   /* parent and child take turns */              \
   X(kInetd, "inetd")           /* a program gets it as stdin and stdout and echoes */
 
 // How a loop waits.
@@ -31,45 +31,45 @@
   X(kEpollPolled, "epollpoll")
 
 // How a connection ends.
-#define ENDINGS(X)                                                                           \
-  X(kShutdown, "shutdown")   /* each end: SHUT_WR after its last byte */                     \
-  X(kHalfClose, "halfclose") /* one end: SHUT_WR first; the other sends on after the EOF */  \
-  X(kClose, "close")         /* one end closes with everything done; the other sees EOF */   \
-  X(kReset, "reset")         /* one end closes with bytes unread; the other sees a reset */  \
+#define ENDINGS(X)                                                                          \
+  X(kShutdown, "shutdown")   /* each end: SHUT_WR after its last byte */                    \
+  X(kHalfClose, "halfclose") /* one end: SHUT_WR first; the other sends on after the EOF */ \
+  X(kClose, "close")         /* one end closes with everything done; the other sees EOF */  \
+  X(kReset, "reset")         /* one end closes with bytes unread; the other sees a reset */ \
   X(kAbort, "abort")         /* one end closes with SO_LINGER 0 */
 
-#define SEND_OPS(X)           \
-  X(kSend, "send")            \
-  X(kWrite, "write")          \
-  X(kWritev, "writev")        \
-  X(kSendto, "sendto")        \
-  X(kSendmsg, "sendmsg")      \
-  X(kSendmmsg, "sendmmsg")    \
-  X(kSendfile, "sendfile")    \
+#define SEND_OPS(X)        \
+  X(kSend, "send")         \
+  X(kWrite, "write")       \
+  X(kWritev, "writev")     \
+  X(kSendto, "sendto")     \
+  X(kSendmsg, "sendmsg")   \
+  X(kSendmmsg, "sendmmsg") \
+  X(kSendfile, "sendfile") \
   X(kSpliceIn, "splicein")
 
-#define RECV_OPS(X)           \
-  X(kRecv, "recv")            \
-  X(kRead, "read")            \
-  X(kReadv, "readv")          \
-  X(kRecvfrom, "recvfrom")    \
-  X(kRecvmsg, "recvmsg")      \
-  X(kRecvmmsg, "recvmmsg")    \
-  X(kPeek, "peek")            \
-  X(kDiscard, "discard")      \
+#define RECV_OPS(X)        \
+  X(kRecv, "recv")         \
+  X(kRead, "read")         \
+  X(kReadv, "readv")       \
+  X(kRecvfrom, "recvfrom") \
+  X(kRecvmsg, "recvmsg")   \
+  X(kRecvmmsg, "recvmmsg") \
+  X(kPeek, "peek")         \
+  X(kDiscard, "discard")   \
   X(kSpliceOut, "spliceout")
 
 // Things done now and then between the data calls.
-#define EXTRAS(X)             \
-  X(kDup, "dup")              \
-  X(kFionread, "fionread")    \
-  X(kOutq, "outq")            \
-  X(kSoError, "soerror")      \
-  X(kTimeouts, "timeouts")    \
-  X(kSignals, "signals")      \
+#define EXTRAS(X)                  \
+  X(kDup, "dup")                   \
+  X(kFionread, "fionread")         \
+  X(kOutq, "outq")                 \
+  X(kSoError, "soerror")           \
+  X(kTimeouts, "timeouts")         \
+  X(kSignals, "signals")           \
   X(kSmallBuffers, "smallbuffers") \
-  X(kDontwait, "dontwait")    \
-  X(kWaitall, "waitall")      \
+  X(kDontwait, "dontwait")         \
+  X(kWaitall, "waitall")           \
   X(kDrainedByShortRead, "shortread")
 
 #define STYLE_ENUM(id, text) id,

@@ -11,7 +11,9 @@
 static const uint64_t kEpollKinds = 1ULL << kEpollLevel | 1ULL << kEpollEdge | 1ULL << kEpollOneshot | 1ULL << kEpollExclusive |
                                     1ULL << kEpollPwait | 1ULL << kEpollPwait2 | 1ULL << kEpollNested | 1ULL << kEpollPolled;
 
-bool WaiterIsEdge(const struct Waiter* waiter) { return waiter->kind == kEpollEdge; }
+bool WaiterIsEdge(const struct Waiter* waiter) {
+  return waiter->kind == kEpollEdge;
+}
 
 void WaiterOpen(struct Waiter* waiter, enum WaitKind kind, struct Lane* lane, struct Random* random) {
   memset(waiter, 0, sizeof *waiter);
@@ -46,10 +48,17 @@ void WaiterAdd(struct Waiter* waiter, unsigned index, int fd) {
   waiter->registered[index] = 0;
   if (waiter->epoll < 0) return;
   switch (waiter->kind) {
-    case kEpollEdge: Control(waiter, EPOLL_CTL_ADD, index, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET); break;
-    case kEpollOneshot: Control(waiter, EPOLL_CTL_ADD, index, EPOLLONESHOT); break;
-    case kEpollExclusive: Control(waiter, EPOLL_CTL_ADD, index, EPOLLEXCLUSIVE); break;
-    default: Control(waiter, EPOLL_CTL_ADD, index, 0);
+    case kEpollEdge:
+      Control(waiter, EPOLL_CTL_ADD, index, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET);
+      break;
+    case kEpollOneshot:
+      Control(waiter, EPOLL_CTL_ADD, index, EPOLLONESHOT);
+      break;
+    case kEpollExclusive:
+      Control(waiter, EPOLL_CTL_ADD, index, EPOLLEXCLUSIVE);
+      break;
+    default:
+      Control(waiter, EPOLL_CTL_ADD, index, 0);
   }
 }
 
@@ -82,7 +91,8 @@ static void Register(struct Waiter* waiter, const short want[kMaxBatch]) {
 
 static int EpollWaitOnce(struct Waiter* waiter, struct epoll_event* events, int max, int timeout, const sigset_t* mask) {
   switch (waiter->kind) {
-    case kEpollPwait: return epoll_pwait(waiter->epoll, events, max, timeout, mask);
+    case kEpollPwait:
+      return epoll_pwait(waiter->epoll, events, max, timeout, mask);
 #ifdef __GLIBC__
     case kEpollPwait2: {
       const struct timespec limit = {.tv_sec = timeout / 1000, .tv_nsec = timeout % 1000 * 1000000L};
@@ -99,7 +109,8 @@ static int EpollWaitOnce(struct Waiter* waiter, struct epoll_event* events, int 
       const int n = poll(&inner, 1, timeout);
       return n > 0 ? epoll_wait(waiter->epoll, events, max, 0) : n;
     }
-    default: return epoll_wait(waiter->epoll, events, max, timeout);
+    default:
+      return epoll_wait(waiter->epoll, events, max, timeout);
   }
 }
 
@@ -110,7 +121,8 @@ static int WaitEpoll(struct Waiter* waiter, const short want[kMaxBatch], short g
   const int n = EpollWaitOnce(waiter, events, max, timeout, mask);
   for (int i = 0; i < n; ++i) {
     const uint64_t index = events[i].data.u64;
-    if (index >= kMaxBatch || waiter->fds[index] < 0) Fail("epoll: an event of a socket that is not registered (%llx)", (unsigned long long)index);
+    if (index >= kMaxBatch || waiter->fds[index] < 0)
+      Fail("epoll: an event of a socket that is not registered (%llx)", (unsigned long long)index);
     const uint32_t bits = events[i].events;
     if ((bits & EPOLLIN) != 0) got[index] |= POLLIN;
     if ((bits & EPOLLOUT) != 0) got[index] |= POLLOUT;
@@ -191,11 +203,15 @@ void WaiterWait(struct Waiter* waiter, const short want[kMaxBatch], short got[kM
   sigaddset(&alarm_only, SIGALRM);
   const sigset_t* mask = RandomChance(waiter->random, 50) ? NULL : &alarm_only;
   int n;
-  if (waiter->epoll >= 0) n = WaitEpoll(waiter, want, got, timeout, mask);
-  else if (waiter->kind == kSelect || waiter->kind == kPselect) n = WaitSelect(waiter, want, got, timeout, mask);
-  else n = WaitPoll(waiter, want, got, timeout, mask);
+  if (waiter->epoll >= 0)
+    n = WaitEpoll(waiter, want, got, timeout, mask);
+  else if (waiter->kind == kSelect || waiter->kind == kPselect)
+    n = WaitSelect(waiter, want, got, timeout, mask);
+  else
+    n = WaitPoll(waiter, want, got, timeout, mask);
   // epoll_wait is ended even by a signal without a handler (see EndError).
-  if (n < 0 && !(errno == EINTR && (waiter->lane->signals || waiter->epoll >= 0))) Fail("%s: %s", StyleName(kGroupWait, waiter->kind), strerror(errno));
+  if (n < 0 && !(errno == EINTR && (waiter->lane->signals || waiter->epoll >= 0)))
+    Fail("%s: %s", StyleName(kGroupWait, waiter->kind), strerror(errno));
   // A nested epoll may find nothing any more where its outer one saw something; else an unlimited wait must not end empty.
   if (n == 0 && timeout < 0 && waiter->kind != kEpollNested && waiter->kind != kEpollPolled) {
     Fail("%s: an unlimited wait returned 0", StyleName(kGroupWait, waiter->kind));

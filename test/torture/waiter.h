@@ -9,10 +9,10 @@ struct Waiter {
   enum WaitKind kind;
   struct Lane* lane;
   struct Random* random;
-  bool bounded;              // waits carry a time limit; else only an event (or a signal) ends them
-  int epoll;                 // -1: not an epoll kind
-  int outer;                 // kEpollNested: an epoll that holds `epoll`
-  int fds[kMaxBatch];        // -1: unused
+  bool bounded;        // waits carry a time limit; else only an event (or a signal) ends them
+  int epoll;           // -1: not an epoll kind
+  int outer;           // kEpollNested: an epoll that holds `epoll`
+  int fds[kMaxBatch];  // -1: unused
   short registered[kMaxBatch];
 };
 
