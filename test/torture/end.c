@@ -202,6 +202,13 @@ long EndPeekUnread(struct End* end) {
   return 1;
 }
 
+bool EndMayStopShort(const struct End* end, bool sending) {
+  const uint64_t forks = 1ULL << kForkWriter | 1ULL << kTakeover | 1ULL << kForkTurns | 1ULL << kInetd;
+  const bool timeout = sending ? end->send_timeout : end->receive_timeout;
+  return end->nonblocking || timeout || end->lane->signals || EndMayReset(end) ||
+         (end->lane->options->styles.allowed[kGroupEnd] & forks) != 0;
+}
+
 long EndError(struct End* end, const char* call, bool sending, bool may_block, bool restartable) {
   const int error = errno;
   const bool timeout = sending ? end->send_timeout : end->receive_timeout;

@@ -63,6 +63,10 @@ void EndShutdown(struct End* end);
 // Checks that an unread byte is there; kIoAgain when not yet, else 1. kReset's closer calls it before it closes.
 long EndPeekUnread(struct End* end);
 
+// May a blocking call on this end stop short of what it was asked for? A signal may cut it, or a timeout, or a reset; and in a process that
+// forks, a SIGCHLD nobody handles (see EndError).
+bool EndMayStopShort(const struct End* end, bool sending);
+
 // What a failed call means: kIoAgain, kIoInterrupted or kIoReset; any other errno fails the run. `may_block`: EAGAIN is not allowed.
 long EndError(struct End* end, const char* call, bool sending, bool may_block, bool restartable);
 

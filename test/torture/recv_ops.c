@@ -191,7 +191,7 @@ long RecvSome(struct End* end, uint64_t limit) {
   if (n < 0) return EndError(end, name, false, !dontwait, true);
   if ((size_t)n > size) Fail("%s: %zd bytes into %zu; %s", name, n, size, EndDescribe(end).text);
   if (n == 0) return ReceivedEof(end, name);
-  const bool must_be_whole = waitall && !dontwait && !end->nonblocking && !end->receive_timeout && !end->lane->signals && !EndMayReset(end);
+  const bool must_be_whole = waitall && !dontwait && !EndMayStopShort(end, false);
   if (must_be_whole && (size_t)n != size) Fail("%s(MSG_WAITALL): %zd of %zu bytes; %s", name, n, size, EndDescribe(end).text);
   if (op == kDiscard)
     EndDiscarded(end, (uint64_t)n);

@@ -147,8 +147,7 @@ long SendSome(struct End* end, uint64_t limit) {
   }
   if (n == 0) Fail("%s: 0 of %zu bytes sent; %s", name, size, EndDescribe(end).text);
   if ((size_t)n > size) Fail("%s: %zd of %zu bytes sent; %s", name, n, size, EndDescribe(end).text);
-  const bool must_be_whole = !end->nonblocking && !dontwait && !end->send_timeout && !end->lane->signals && op != kSpliceIn &&
-                             op != kSendfile && !EndMayReset(end);
+  const bool must_be_whole = !dontwait && op != kSpliceIn && op != kSendfile && !EndMayStopShort(end, true);
   if (must_be_whole && (size_t)n != size) Fail("%s: a blocking call sent %zd of %zu bytes; %s", name, n, size, EndDescribe(end).text);
   EndSent(end, (uint64_t)n);
   return n;
