@@ -96,6 +96,8 @@ struct SlotHeader {
   std::byte pad[1024 - kFalseSharing - 2 * 3 * kFalseSharing];
 };
 
+inline constexpr std::uint32_t kAborted = UINT32_MAX;  // SideWords::attached: this side ended with a reset, and means it
+
 inline constexpr std::size_t kSlotsOffset = sizeof(RegionHeader);
 inline constexpr std::size_t kRingsOffset = kSlotsOffset + kSlots * sizeof(SlotHeader);
 inline constexpr std::size_t kRegionBytes = kRingsOffset + kSlots * 2 * kRingMax;

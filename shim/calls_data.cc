@@ -32,6 +32,10 @@ bool IsAttached(SockRef ref, int fd) {
     ConsiderAttach(ref, fd);
     phase = ref.sock->phase.load(std::memory_order_acquire);
   }
+  while (phase == Phase::kAttaching && !ref.Stale()) {  // a few system calls of another thread
+    CpuRelax();
+    phase = ref.sock->phase.load(std::memory_order_acquire);
+  }
   return phase == Phase::kAttached;
 }
 
@@ -53,7 +57,7 @@ ssize_t ReceiveOr(int fd, const struct iovec* parts, int count, int flags, Plain
     {
       Inside inside(ref.sock->inside_rx);
       // Again, now that we are counted: a grant attached in between would have waited for us.
-      if (ref.sock->phase.load(std::memory_order_seq_cst) == Phase::kAttached) continue;
+      if (ref.sock->phase.load(std::memory_order_seq_cst) >= Phase::kAttaching) continue;
       got = plain();
     }
     if (got > 0 && !(flags & (MSG_PEEK | MSG_OOB | MSG_ERRQUEUE))) {
@@ -82,7 +86,7 @@ ssize_t SendOr(int fd, const struct iovec* parts, int count, int flags, Plain pl
     ssize_t sent;
     {
       Inside inside(ref.sock->inside_tx);
-      if (ref.sock->phase.load(std::memory_order_seq_cst) == Phase::kAttached) continue;
+      if (ref.sock->phase.load(std::memory_order_seq_cst) >= Phase::kAttaching) continue;
       sent = plain();
     }
     if (sent > 0) {

@@ -28,6 +28,7 @@ enum class Phase : std::uint8_t {
   kPlain,     // connected: calls go straight to the kernel, counted
   kAsked,     // as kPlain; the agent has been asked
   kGranted,   // a channel is there; calls are taken one at a time until none is inside the kernel and the counts are proven
+  kAttaching, // for a moment: a plain call that begins now waits for the outcome
   kAttached,  // the channel is in use: each direction by its SwitchSender / SwitchReceiver
 };
 
@@ -45,6 +46,7 @@ struct alignas(64) Sock {
   alignas(64) Lock tx_lock;
   std::atomic<std::uint8_t> shut_wr{0};
   std::atomic<std::uint8_t> nospace{0};      // a send found no room: the next room is an edge for EPOLLET
+  std::uint16_t up_attempts = 0;             // in a row, while the receiver still had bytes to read
   std::uint8_t full_hits = 0;                // times the ring was full since it last grew
   channel::ProducerState out;
   channel::SwitchSender tx;

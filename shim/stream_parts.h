@@ -12,8 +12,8 @@ using TxMode = channel::SwitchSender::Mode;
 inline constexpr std::uint8_t kKilled = 2;  // Sock::dead
 
 // The connection cannot go on (the peer broke the protocol, or the channel was revoked): the kernel socket is reset, and the program sees
-// `error` once, then EOF and EPIPE.
-void Kill(Sock* sock, int fd, int error);
+// ECONNRESET once, then EOF and EPIPE.
+void Kill(Sock* sock, int fd, const char* why);
 
 // True when the agent has revoked the channel.
 [[nodiscard]] inline bool IsRevoked(const Sock* sock, const Channel& ch) {
@@ -36,6 +36,12 @@ void ConsiderDrained(Sock* sock, const Channel& ch);
 
 // tx_lock. Goes up if everything allows it. `next_byte`: the payload byte to come, or anything.
 bool ConsiderGoingUp(Sock* sock, const Channel& ch, std::uint8_t next_byte);
+
+// tx_lock. As ConsiderGoingUp, for connections that will not stay there.
+bool GoUpNow(Sock* sock, const Channel& ch, std::uint8_t next_byte);
+
+// The kernel says RST: is it only that the peer closed with bells of ours unread, where TCP would have said FIN?
+bool IsCleanEnd(const Sock* sock, const Channel& ch);
 
 // tx_lock. Leaves the ring: SWITCH, then the replay, as far as TCP takes them now. 0, -EAGAIN (call Flush again) or an error.
 int StartLeaving(Sock* sock, int fd, const Channel& ch);

@@ -31,11 +31,8 @@ void NoteFin(Sock* sock) {
 void NoteKernelError(Sock* sock, const Channel& ch, int error) {
   channel::ConsumerState& in = sock->in;
   if (!channel::RefreshData(in, *ch.theirs)) in.seen_tail = in.pos;
-  // Our bells may be what was unread when the peer closed; the kernel then says RST where TCP would have said FIN.
-  const bool only_bells = error == ECONNRESET && !IsRevoked(sock, ch) && sock->rx.mode == RxMode::kRing &&
-                          ch.mine->bells.load(std::memory_order_relaxed) != 0 &&
-                          ch.theirs->head.load(std::memory_order_acquire) == ch.mine->tail.load(std::memory_order_relaxed);
-  if (!only_bells) sock->error.store(static_cast<std::uint16_t>(IsRevoked(sock, ch) ? ECONNRESET : error), std::memory_order_relaxed);
+  const bool clean = error == ECONNRESET && IsCleanEnd(sock, ch);
+  if (!clean) sock->error.store(static_cast<std::uint16_t>(IsRevoked(sock, ch) ? ECONNRESET : error), std::memory_order_relaxed);
   sock->dead.store(1, std::memory_order_relaxed);
   NoteFin(sock);
 }
@@ -52,7 +49,7 @@ ssize_t ReceiveByTcp(Sock* sock, int fd, const Channel& ch, const struct iovec* 
   struct msghdr message = {};
   message.msg_iov = const_cast<struct iovec*>(parts);
   message.msg_iovlen = static_cast<std::size_t>(count);
-  const long seen = Sys(SYS_recvmsg, fd, &message, MSG_PEEK | MSG_DONTWAIT);
+  const long seen = Sys(SYS_recvmsg, fd, &message, MSG_PEEK | MSG_DONTWAIT | (flags & MSG_TRUNC));
   if (seen <= 0) return seen;
   const std::uint64_t bound = channel::PayloadBound(rx, LoadProposal(ch));
   std::uint64_t size = static_cast<std::uint64_t>(seen) < bound ? static_cast<std::uint64_t>(seen) : bound;
@@ -62,6 +59,7 @@ ssize_t ReceiveByTcp(Sock* sock, int fd, const Channel& ch, const struct iovec* 
   if (taken != static_cast<long>(size)) return taken < 0 ? taken : -EAGAIN;  // somebody else reads this socket behind our back
   rx.tcp_pos += size;
   sock->in.pos += size;
+  ch.mine->head.store(sock->in.pos, std::memory_order_release);  // pairs with ConsiderGoingUp
   return static_cast<ssize_t>(size);
 }
 
@@ -90,6 +88,12 @@ ssize_t EndOfStream(Sock* sock) {
 
 }  // namespace
 
+bool IsCleanEnd(const Sock* sock, const Channel& ch) {
+  return !IsRevoked(sock, ch) && sock->tx.mode == TxMode::kRing && ch.theirs->attached.load(std::memory_order_acquire) != channel::kAborted &&
+         ch.mine->bells.load(std::memory_order_relaxed) != 0 &&
+         ch.theirs->head.load(std::memory_order_acquire) == ch.mine->tail.load(std::memory_order_relaxed);
+}
+
 channel::Proposal LoadProposal(const Channel& ch) {
   channel::Proposal proposal;
   // acquire: pairs with the sender's release of the generation, stored after marker and start.
@@ -104,7 +108,7 @@ bool ConsiderProposal(Sock* sock, const Channel& ch) {
   if (!channel::EnterRing(sock->rx, LoadProposal(ch))) return false;
   sock->in.seen_tail = sock->in.pos;
   ch.mine->head.store(sock->in.pos, std::memory_order_release);
-  sock->framed.store(1, std::memory_order_relaxed);
+  sock->framed.store(sock->fin_seen.load(std::memory_order_relaxed) == 0, std::memory_order_relaxed);
   return true;
 }
 
@@ -123,11 +127,11 @@ void TakeFrames(Sock* sock, int fd, const Channel& ch) {
     const long seen = Sys(SYS_recvfrom, fd, bytes, kFrameBatch, MSG_PEEK | MSG_DONTWAIT, nullptr, nullptr);
     if (seen == -EAGAIN || seen == -EINTR) return;
     if (seen < 0) return NoteKernelError(sock, ch, static_cast<int>(-seen));
-    if (!channel::RefreshData(sock->in, *ch.theirs)) return Kill(sock, fd, ECONNRESET);
+    if (!channel::RefreshData(sock->in, *ch.theirs)) return Kill(sock, fd, "impossible tail");
     if (seen == 0) return NoteFin(sock);
     const channel::FrameScan scan =
         channel::ScanFrames(sock->rx, bytes, static_cast<std::size_t>(seen), sock->in.pos, sock->in.seen_tail);
-    if (scan.outcome == channel::FrameScan::Outcome::kBroken) return Kill(sock, fd, ECONNRESET);
+    if (scan.outcome == channel::FrameScan::Outcome::kBroken) return Kill(sock, fd, "a frame that is none");
     if (scan.consumed != 0) (void)Discard(fd, scan.consumed);
     if (sock->rx.mode != RxMode::kRing) {
       sock->framed.store(0, std::memory_order_relaxed);
@@ -144,22 +148,23 @@ ssize_t TryReceive(SockRef ref, int fd, const struct iovec* parts, int count, in
   if (!rx.Held()) return -EAGAIN;
   Channel ch;
   if (ref.Stale() || !OpenChannel(sock, &ch)) return -EBADF;
-  if (TotalSize(parts, count) == 0) return 0;
-  if (IsRevoked(sock, ch)) Kill(sock, fd, ECONNRESET);
+  const std::size_t wanted = TotalSize(parts, count);
+  if (wanted == 0) return 0;
+  if (IsRevoked(sock, ch)) Kill(sock, fd, "the agent revoked the channel");
   channel::ConsumerState& in = sock->in;
   for (int turn = 0; turn < 64; ++turn) {
     if (sock->dead.load(std::memory_order_relaxed) == kKilled) return EndOfStream(sock);
     if (sock->rx.mode == RxMode::kTcp) {
+      if (ConsiderProposal(sock, ch)) continue;  // first: what a killed sender put into its ring still counts
       if (sock->error.load(std::memory_order_relaxed) != 0 || sock->dead.load(std::memory_order_relaxed)) return EndOfStream(sock);
-      if (ConsiderProposal(sock, ch)) continue;
       const ssize_t got = ReceiveByTcp(sock, fd, ch, parts, count, flags);
       if (got == -EINPROGRESS) continue;
       if (got == 0) NoteFin(sock);
       if (got == -EAGAIN && ConsiderProposal(sock, ch)) continue;
       return got;
     }
-    if (channel::Available(in) == 0 && !channel::RefreshData(in, *ch.theirs)) {
-      Kill(sock, fd, ECONNRESET);
+    if (channel::Available(in) < wanted && !channel::RefreshData(in, *ch.theirs)) {
+      Kill(sock, fd, "impossible tail");
       continue;
     }
     if (channel::Available(in) != 0) {
@@ -184,7 +189,7 @@ ssize_t TryReceive(SockRef ref, int fd, const struct iovec* parts, int count, in
       if (!sock->shim_waits.load(std::memory_order_relaxed)) {
         // Whoever waits for this socket next may do so behind our back: leave the bell armed.
         channel::Arm(ch.mine->data_waiter, channel::kTcpBell);
-        if (!channel::RefreshData(in, *ch.theirs)) Kill(sock, fd, ECONNRESET);
+        if (!channel::RefreshData(in, *ch.theirs)) Kill(sock, fd, "impossible tail");
         if (channel::Available(in) != 0) continue;
       }
       return -EAGAIN;

@@ -14,6 +14,7 @@
 namespace vsocket::shim {
 namespace {
 
+constexpr std::uint16_t kPatientAttempts = 64;
 constexpr std::uint64_t kLookAroundTicks = 2000000;  // about a millisecond
 
 long SendNow(int fd, const void* bytes, std::size_t size, int flags) {
@@ -56,7 +57,7 @@ ssize_t FindRoom(Sock* sock, int fd, const Channel& ch, std::uint64_t wanted, st
   channel::ProducerState& out = sock->out;
   if (channel::Room(out) < wanted || out.capacity_log2 < channel::kRingMaxLog2) {
     if (!channel::RefreshRoom(out, *ch.theirs)) {
-      Kill(sock, fd, ECONNRESET);
+      Kill(sock, fd, "impossible head");
       return ErrorForSender(sock);
     }
     AdjustCapacity(sock, ch, wanted);
@@ -73,11 +74,18 @@ ssize_t FindRoom(Sock* sock, int fd, const Channel& ch, std::uint64_t wanted, st
   return -EAGAIN;
 }
 
+bool MayGoUpNow(const Sock* sock, const Channel& ch) {
+  if (sock->shut_wr.load(std::memory_order_relaxed) || sock->fin_seen.load(std::memory_order_relaxed)) return false;
+  // acquire: pairs with the peer's release of `attached` and `finished_generation`; it will see what is stored from here on.
+  if (ch.theirs->attached.load(std::memory_order_acquire) != sock->epoch) return false;
+  return channel::MayGoUp(sock->tx, ch.theirs->finished_generation.load(std::memory_order_acquire)) && LeaseHolds(ch);
+}
+
 // Everything before payload may flow: a pending replay, the peer's wish for TCP, a proposal. 0: go on; otherwise what to return.
 ssize_t SettleMode(Sock* sock, int fd, const Channel& ch, std::uint8_t next_byte) {
   if (sock->shut_wr.load(std::memory_order_relaxed) || sock->dead.load(std::memory_order_relaxed)) return ErrorForSender(sock);
   if (IsRevoked(sock, ch)) {
-    Kill(sock, fd, ECONNRESET);
+    Kill(sock, fd, "the agent revoked the channel");
     return ErrorForSender(sock);
   }
   if (Ticks() > sock->look_again) LookAround(sock, fd, ch);
@@ -124,19 +132,23 @@ void LookAround(Sock* sock, int fd, const Channel& ch) {
     sock->framed.store(0, std::memory_order_relaxed);
   }
   if (seen < 0 && seen != -EAGAIN && seen != -EINTR) {
-    sock->error.store(static_cast<std::uint16_t>(-seen), std::memory_order_relaxed);
+    if (!IsCleanEnd(sock, ch)) sock->error.store(static_cast<std::uint16_t>(-seen), std::memory_order_relaxed);
     sock->dead.store(1, std::memory_order_relaxed);
   }
 }
 
 bool ConsiderGoingUp(Sock* sock, const Channel& ch, std::uint8_t next_byte) {
-  if (sock->shut_wr.load(std::memory_order_relaxed) || sock->fin_seen.load(std::memory_order_relaxed) ||
-      sock->pinned.load(std::memory_order_relaxed) != 0) {
-    return false;
-  }
-  // acquire: pairs with the peer's release of `attached` and `finished_generation`; it will see what is stored from here on.
-  if (ch.theirs->attached.load(std::memory_order_acquire) != sock->epoch) return false;
-  if (!channel::MayGoUp(sock->tx, ch.theirs->finished_generation.load(std::memory_order_acquire)) || !LeaseHolds(ch)) return false;
+  if (sock->pinned.load(std::memory_order_relaxed) != 0 || !MayGoUpNow(sock, ch)) return false;
+  // Best when the receiver has read everything: then no frame of ours ever stands behind payload in its TCP queue, where a hand-over could
+  // not get at it. A bulk sender may never see that moment, and goes up all the same.
+  const bool all_read = ch.theirs->head.load(std::memory_order_acquire) == sock->out.pos;
+  if (!all_read && ++sock->up_attempts < kPatientAttempts) return false;
+  sock->up_attempts = 0;
+  return GoUpNow(sock, ch, next_byte);
+}
+
+bool GoUpNow(Sock* sock, const Channel& ch, std::uint8_t next_byte) {
+  if (!MayGoUpNow(sock, ch)) return false;
   std::uint32_t open = channel::kOpen;
   const std::uint32_t taken = channel::GateTaken(channel::NextGeneration(sock->tx.generation));
   if (!ch.theirs->gate.compare_exchange_strong(open, taken, std::memory_order_acq_rel)) return false;
@@ -156,7 +168,7 @@ bool ConsiderGoingUp(Sock* sock, const Channel& ch, std::uint8_t next_byte) {
 
 int StartLeaving(Sock* sock, int fd, const Channel& ch) {
   if (!channel::RefreshRoom(sock->out, *ch.theirs)) {
-    Kill(sock, fd, ECONNRESET);
+    Kill(sock, fd, "impossible head");
     return -ECONNRESET;
   }
   channel::GoDown(sock->tx, sock->out.seen_head, sock->out.pos);
@@ -177,6 +189,8 @@ int Flush(Sock* sock, int fd, const Channel& ch) {
       size = rest < capacity - at ? rest : capacity - at;
     }
     const long sent = SendNow(fd, bytes, size, 0);
+    if (sent == -ECONNRESET) sock->error.store(ECONNRESET, std::memory_order_relaxed);
+    if (sent < 0 && sent != -EAGAIN && sent != -EINTR) sock->dead.store(1, std::memory_order_relaxed);
     if (sent < 0) return static_cast<int>(sent);
     channel::SentWhileLeaving(tx, static_cast<std::size_t>(sent));
   }
@@ -189,6 +203,10 @@ int Bell(Sock* sock, int fd, const Channel& ch) {
   if (sock->tx.mode != TxMode::kRing || sock->shut_wr.load(std::memory_order_relaxed)) return 0;
   ch.mine->bells.fetch_add(1, std::memory_order_relaxed);
   const long sent = SendNow(fd, &sock->tx.marker, 1, 0);
+  if (sent == -ECONNRESET) {  // our send has taken the error off the socket; the program is to see it
+    if (!IsCleanEnd(sock, ch)) sock->error.store(ECONNRESET, std::memory_order_relaxed);
+    sock->dead.store(1, std::memory_order_relaxed);
+  }
   return sent < 0 ? static_cast<int>(sent) : 0;  // EAGAIN: the peer's socket is full of bells, and so readable
 }
 

@@ -3,10 +3,12 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 
 #include "shim/agent_link.h"
 #include "shim/epoll_set.h"
+#include "shim/log.h"
 #include "shim/stats.h"
 #include "shim/stream_parts.h"
 #include "shim/sys.h"
@@ -25,16 +27,24 @@ int GetOption(int fd, int level, int name) {
 
 void SetOption(int fd, int level, int name, int value) { Sys(SYS_setsockopt, fd, level, name, &value, sizeof value); }
 
+// A look at the socket takes its error off the kernel: the program's next call is to see it.
+void KeepError(Sock* sock, long result) {
+  sock->error.store(static_cast<std::uint16_t>(-result), std::memory_order_relaxed);
+  sock->dead.store(1, std::memory_order_relaxed);
+}
+
 // rx_lock. Is there payload (or the end) in the TCP queue, when the kernel says the socket is readable?
 bool PayloadByTcp(Sock* sock, int fd, const Channel& ch) {
   std::uint8_t byte = 0;
   while (sock->rx.tcp_pos < sock->in.pos) {
     const long skipped = Sys(SYS_recvfrom, fd, nullptr, sock->in.pos - sock->rx.tcp_pos, MSG_TRUNC | MSG_DONTWAIT, nullptr, nullptr);
+    if (skipped < 0 && skipped != -EAGAIN) KeepError(sock, skipped);
     if (skipped <= 0) return skipped != -EAGAIN;
     sock->rx.tcp_pos += static_cast<std::uint64_t>(skipped);
   }
   const long seen = Sys(SYS_recvfrom, fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT, nullptr, nullptr);
   if (seen == -EAGAIN) return false;
+  if (seen < 0) KeepError(sock, seen);
   return seen != 1 || channel::PayloadBound(sock->rx, LoadProposal(ch)) != 0;
 }
 
@@ -55,7 +65,7 @@ void LookIn(Sock* sock, int fd, const Channel& ch, bool kernel_ready, Readiness*
       return;
     }
     if (!channel::RefreshData(sock->in, *ch.theirs)) {
-      Kill(sock, fd, ECONNRESET);
+      Kill(sock, fd, "impossible tail");
       continue;
     }
     if (channel::Available(sock->in) == 0 && sock->rx.mode == RxMode::kDraining) {
@@ -83,7 +93,7 @@ void LookOut(Sock* sock, int fd, const Channel& ch, Readiness* ready) {
     return;
   }
   if (!channel::RefreshRoom(sock->out, *ch.theirs)) {
-    Kill(sock, fd, ECONNRESET);
+    Kill(sock, fd, "impossible head");
     ready->out = true;
     return;
   }
@@ -112,9 +122,10 @@ void PollOnce(int fd, short events) {
 
 }  // namespace
 
-void Kill(Sock* sock, int fd, int error) {
+void Kill(Sock* sock, int fd, const char* why) {
   if (sock->dead.exchange(kKilled, std::memory_order_relaxed) == kKilled) return;
-  sock->error.store(static_cast<std::uint16_t>(error), std::memory_order_relaxed);
+  Log("a connection is reset: %s", why);
+  sock->error.store(ECONNRESET, std::memory_order_relaxed);
   sock->fin_seen.store(1, std::memory_order_relaxed);
   sock->framed.store(0, std::memory_order_relaxed);
   // connect(2) with AF_UNSPEC resets a TCP connection; the descriptor stays the program's to close.
@@ -158,7 +169,7 @@ Readiness Look(SockRef ref, int fd, bool kernel_ready) {
     ready.in_by_kernel = ready.out_by_kernel = true;
     return ready;
   }
-  if (IsRevoked(sock, ch)) Kill(sock, fd, ECONNRESET);
+  if (IsRevoked(sock, ch)) Kill(sock, fd, "the agent revoked the channel");
   LookIn(sock, fd, ch, kernel_ready, &ready);
   LookOut(sock, fd, ch, &ready);
   if (sock->rx.mode == RxMode::kRing && sock->tx.mode == TxMode::kTcp) (void)ConsiderGoingUp(sock, ch, 0);
@@ -195,6 +206,10 @@ bool PrepareToSleep(SockRef ref, int fd, bool want_in, bool want_out, std::uint3
   sock->shim_waits.store(1, std::memory_order_relaxed);
   PollAgent();
   if (sock->dead.load(std::memory_order_relaxed) != 0) return false;
+  // The peer may be waiting for this side to leave the ring, and this program may never send again.
+  if (sock->tx.mode == TxMode::kRing && ch.theirs->gate.load(std::memory_order_acquire) == channel::kShut) (void)StartLeaving(sock, fd, ch);
+  if (sock->tx.mode == TxMode::kLeaving) (void)Flush(sock, fd, ch);
+  if (sock->tx.mode == TxMode::kLeaving) *kernel_events |= POLLOUT;
   if (want_out && sock->tx.mode == TxMode::kRing) {
     if (!sock->framed.load(std::memory_order_relaxed) || !LeaseHolds(ch)) {
       (void)StartLeaving(sock, fd, ch);
@@ -208,8 +223,9 @@ bool PrepareToSleep(SockRef ref, int fd, bool want_in, bool want_out, std::uint3
   }
   if (want_in) {
     *kernel_events |= POLLIN;
+    // On TCP too: the peer may go up and write while we sleep, and finds the word that was armed before its proposal.
+    channel::Arm(ch.mine->data_waiter, target);
     if (sock->rx.mode == RxMode::kRing) {
-      channel::Arm(ch.mine->data_waiter, target);
       if (!channel::RefreshData(sock->in, *ch.theirs) || channel::Available(sock->in) != 0 || sock->fin_seen.load(std::memory_order_relaxed)) return false;
     } else if (sock->rx.mode == RxMode::kDraining || ConsiderProposal(sock, ch)) {
       return false;
@@ -219,6 +235,9 @@ bool PrepareToSleep(SockRef ref, int fd, bool want_in, bool want_out, std::uint3
 }
 
 void AfterSleep(SockRef ref) {
+  // Under the locks of PrepareToSleep: between the count and the words another thread must not arm.
+  Holding rx(ref.sock->rx_lock);
+  Holding tx(ref.sock->tx_lock);
   Channel ch;
   if (ref.sock->sleepers.fetch_sub(1, std::memory_order_relaxed) != 1 || ref.Stale() || !OpenChannel(ref.sock, &ch)) return;
   channel::Disarm(ch.mine->data_waiter);
@@ -231,6 +250,7 @@ void LeaveForGood(SockRef ref, int fd, channel::Reason reason) {
   sock->pinned.compare_exchange_strong(none, static_cast<std::uint16_t>(reason), std::memory_order_relaxed);
   const std::uint64_t give_up = MonotonicNs() + kHandOverNs;
   std::uint32_t gate = channel::kShut;  // the one the peer had taken, once that is known
+  std::uint64_t replay_end = 0;         // what was given up of the ring comes again by TCP up to here
   for (bool first = true;; first = false) {
     Holding rx(sock->rx_lock);
     Holding tx(sock->tx_lock);
@@ -243,21 +263,28 @@ void LeaveForGood(SockRef ref, int fd, channel::Reason reason) {
     if (!OpenChannel(sock, &ch) || sock->dead.load(std::memory_order_relaxed) != 0) return;
     // The gate first: whether or not the peer is on the ring now, it cannot come back to it.
     if (first) gate = ch.mine->gate.exchange(channel::kShut, std::memory_order_acq_rel);
-    if (sock->tx.mode == TxMode::kRing) (void)StartLeaving(sock, fd, ch);  // its SWITCH also wakes the peer to see the gate
+    // A SWITCH wakes the peer to see the gate, whatever it waits with; a direction that is on TCP goes up just to send one.
+    if (first && sock->tx.mode == TxMode::kTcp && channel::IsGateTaken(gate)) (void)GoUpNow(sock, ch, 0);
+    if (sock->tx.mode == TxMode::kRing) (void)StartLeaving(sock, fd, ch);
     if (sock->tx.mode == TxMode::kLeaving) (void)Flush(sock, fd, ch);
     (void)ConsiderProposal(sock, ch);
     TakeFrames(sock, fd, ch);
     if (sock->rx.mode == RxMode::kDraining) {
+      replay_end = sock->rx.drain_until;
       channel::AbandonRing(sock->rx);
       ConsiderDrained(sock, ch);
     }
     if (sock->rx.mode == RxMode::kTcp) (void)PayloadByTcp(sock, fd, ch);  // skips what was read from the ring already
     const bool switched = sock->rx.mode == RxMode::kTcp && sock->rx.tcp_pos == sock->in.pos &&
+                          LoadProposal(ch).generation == sock->rx.generation &&
                           (!channel::IsGateTaken(gate) || channel::GateTaken(sock->rx.generation) == gate);
+    int queued = 0;
+    Sys(SYS_ioctl, fd, FIONREAD, &queued);
+    const bool replayed = sock->in.pos + static_cast<std::uint64_t>(queued) >= replay_end;
     const bool ended = sock->fin_seen.load(std::memory_order_relaxed) != 0;
     const bool all_sent = sock->tx.mode == TxMode::kTcp || sock->shut_wr.load(std::memory_order_relaxed) != 0;
-    if (all_sent && (switched || (ended && channel::Available(sock->in) == 0))) return BackToPlain(sock, fd, ch, reason);
-    if (ended || MonotonicNs() > give_up) return Kill(sock, fd, ECONNRESET);  // what is only in the ring would be lost unseen
+    if (all_sent && replayed && (switched || (ended && channel::Available(sock->in) == 0))) return BackToPlain(sock, fd, ch, reason);
+    if (ended || MonotonicNs() > give_up) return Kill(sock, fd, "no hand-over in time");  // what is only in the ring would be lost unseen
     const short events = static_cast<short>(POLLIN | (sock->tx.mode == TxMode::kLeaving ? POLLOUT : 0));
     tx.Unlock();
     rx.Unlock();
@@ -273,12 +300,17 @@ void FinishSock(Sock* sock, int fd) {
   if (sock->tx.mode == TxMode::kLeaving) (void)Flush(sock, fd, ch);
   if (sock->rx.mode == RxMode::kTcp) (void)ConsiderProposal(sock, ch);
   TakeFrames(sock, fd, ch);
+  struct linger linger = {};
+  int size = sizeof linger;
+  Sys(SYS_getsockopt, fd, SOL_SOCKET, SO_LINGER, &linger, &size);
+  bool abortive = linger.l_onoff != 0 && linger.l_linger == 0;
   const bool unread = sock->rx.mode != RxMode::kTcp && channel::RefreshData(sock->in, *ch.theirs) && channel::Available(sock->in) != 0;
-  if (unread && !sock->shut_rd.load(std::memory_order_relaxed)) {
-    const struct linger reset = {1, 0};
-    Sys(SYS_setsockopt, fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
+  if (unread && !abortive) {
+    abortive = true;
+    linger = {1, 0};
+    Sys(SYS_setsockopt, fd, SOL_SOCKET, SO_LINGER, &linger, sizeof linger);
   }
-  ch.mine->attached.store(0, std::memory_order_release);
+  ch.mine->attached.store(abortive ? channel::kAborted : 0, std::memory_order_release);
   SendRelease(sock, channel::Reason::kNone);
   LetGoRegion(sock->region, sock->region_id);
 }
@@ -289,7 +321,9 @@ int SettleBeforeShutdown(SockRef ref, int fd, int how) {
   Channel ch;
   if (!tx.Held() || ref.Stale() || !OpenChannel(ref.sock, &ch)) return 0;
   if (ref.sock->dead.load(std::memory_order_relaxed) != 0) return -ENOTCONN;
-  // What the FIN overtakes of a replay is still in the ring, where the peer reads it.
+  // The peer may hand the connection on later, to somebody without the ring: what it has not read goes by TCP, before the FIN. What the FIN
+  // overtakes of a replay is still in the ring, where the peer reads it.
+  if (ref.sock->tx.mode == TxMode::kRing) (void)StartLeaving(ref.sock, fd, ch);
   if (ref.sock->tx.mode == TxMode::kLeaving) (void)Flush(ref.sock, fd, ch);
   return 0;
 }

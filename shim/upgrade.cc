@@ -127,8 +127,12 @@ void ConsiderAttach(SockRef ref, int fd) {
   Holding tx(sock->tx_lock);
   Channel ch;
   if (!rx.Held() || !tx.Held() || ref.Stale() || sock->phase.load(std::memory_order_acquire) != Phase::kGranted) return;
-  // seq_cst on both sides (calls_data.cc enters, then looks at the phase): a call either is counted here or sees kGranted.
-  if (sock->inside_tx.load(std::memory_order_seq_cst) != 0 || sock->inside_rx.load(std::memory_order_seq_cst) != 0) return;
+  // seq_cst on both sides (calls_data.cc enters, then looks at the phase): a call either is counted here or sees kAttaching.
+  sock->phase.store(Phase::kAttaching, std::memory_order_seq_cst);
+  if (sock->inside_tx.load(std::memory_order_seq_cst) != 0 || sock->inside_rx.load(std::memory_order_seq_cst) != 0) {
+    sock->phase.store(Phase::kGranted, std::memory_order_seq_cst);
+    return;
+  }
   if (!OpenChannel(sock, &ch)) return GiveBack(sock, channel::Reason::kNoMemory);
   if (sock->processes.load(std::memory_order_relaxed) != 1) return GiveBack(sock, channel::Reason::kSharedAcrossFork);
   if (sock->shut_wr.load(std::memory_order_relaxed) || sock->shut_rd.load(std::memory_order_relaxed) ||

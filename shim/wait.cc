@@ -109,6 +109,18 @@ ssize_t WaitFor(SockRef ref, int fd, bool in, std::uint64_t* deadline) {
   return result;
 }
 
+// Read without the lock: it only decides whether to look once more.
+bool AtSeam(const Sock* sock) { return sock->rx.mode != channel::SwitchReceiver::Mode::kRing; }
+
+// What has been moved is reported now; an error that came after it is the next call's (as in the kernel: tcp(7)).
+ssize_t AnswerNow(SockRef ref, std::size_t done, ssize_t error) {
+  if (error == -ECONNRESET || error == -ETIMEDOUT || error == -ECONNABORTED) {
+    ref.sock->error.store(static_cast<std::uint16_t>(-error), std::memory_order_relaxed);
+    ref.sock->dead.store(1, std::memory_order_relaxed);
+  }
+  return static_cast<ssize_t>(done);
+}
+
 bool StillAttached(SockRef ref) { return !ref.Stale() && ref.sock->phase.load(std::memory_order_acquire) == Phase::kAttached; }
 
 // iovec arithmetic for partial progress; at most kParts parts are looked at in one attempt, as the kernel would take fewer bytes.
@@ -149,8 +161,13 @@ ssize_t Receive(SockRef ref, int fd, const struct iovec* parts, int count, int f
     if (got == kNotAttached) return got;
     if (got > 0) done += static_cast<std::size_t>(got);
     if (done == total && total != 0) return static_cast<ssize_t>(done);
-    if (got > 0 && !whole) return static_cast<ssize_t>(done);
-    if (got <= 0 && got != -EAGAIN) return done != 0 ? static_cast<ssize_t>(done) : got;
+    if (got > 0 && !whole) {
+      // At the seam of ring and TCP there may be more behind what this attempt could reach: one receive spans it, as FIONREAD promises.
+      if ((flags & MSG_PEEK) || !AtSeam(ref.sock)) return static_cast<ssize_t>(done);
+      continue;
+    }
+    if (got == -EAGAIN && done != 0 && !whole) return static_cast<ssize_t>(done);
+    if (got <= 0 && got != -EAGAIN) return done != 0 ? AnswerNow(ref, done, got) : got;
     if (total == 0) return 0;
     if (!checked && !MayWait(fd, flags)) return done != 0 ? static_cast<ssize_t>(done) : (got > 0 ? got : -EAGAIN);
     checked = true;
@@ -178,7 +195,7 @@ ssize_t Send(SockRef ref, int fd, const struct iovec* parts, int count, int flag
     const ssize_t sent = TrySend(ref, fd, now, n, flags);
     if (sent > 0) done += static_cast<std::size_t>(sent);
     if (done == total && sent >= 0) return static_cast<ssize_t>(done);
-    if (sent < 0 && sent != -EAGAIN) return done != 0 ? static_cast<ssize_t>(done) : sent;
+    if (sent < 0 && sent != -EAGAIN) return done != 0 ? AnswerNow(ref, done, sent) : sent;
     if (!checked && !MayWait(fd, flags)) {
       if (sent > 0) continue;  // a ring may grow, or the direction change, between two attempts; only EAGAIN is the end
       return done != 0 ? static_cast<ssize_t>(done) : -EAGAIN;
@@ -199,7 +216,7 @@ ssize_t SendFile(SockRef ref, int fd, int in_fd, off_t* offset, size_t size) {
     const ssize_t sent = TrySendFile(ref, fd, in_fd, offset, size - done);
     if (sent > 0) done += static_cast<std::size_t>(sent);
     if (sent == 0) break;
-    if (sent < 0 && sent != -EAGAIN) return done != 0 ? static_cast<ssize_t>(done) : sent;
+    if (sent < 0 && sent != -EAGAIN) return done != 0 ? AnswerNow(ref, done, sent) : sent;
     if (sent > 0) continue;
     if (!checked && !MayWait(fd, 0)) return done != 0 ? static_cast<ssize_t>(done) : -EAGAIN;
     checked = true;
