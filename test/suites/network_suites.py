@@ -157,7 +157,7 @@ class NginxSuite(TwoPods):
         fetched = os.path.join(context.work, "fetched")
         url = f"http://{context.pod.ip}:{port}/{size}"
         # The same URL three times over one connection.
-        argv = ["curl", "-sS", "--fail", "-o", fetched, url, "-o", fetched + "2", url, "-o", fetched + "3", url]
+        argv = ["curl", "-sS", "--fail", "--max-time", "20", "-o", fetched, url, "-o", fetched + "2", url, "-o", fetched + "3", url]
         status, output = context.run(argv, pod=context.peer, timeout=90)
         context.keep(unit, output)
         checks = {"exit status": status == 0}
