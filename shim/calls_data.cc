@@ -1,4 +1,6 @@
 // Interposers that move bytes. A connection on plain TCP costs a table look-up and a count; one with a channel goes to Receive and Send.
+#include <fcntl.h>
+#include <poll.h>
 #include <sys/sendfile.h>
 #include <sys/syscall.h>
 
@@ -7,6 +9,9 @@
 #include "shim/real.h"
 #include "shim/upgrade.h"
 #include "shim/wait.h"
+
+extern "C" ssize_t vsocket_send(int, const void*, size_t, int) __asm__("send");
+extern "C" int vsocket_poll(struct pollfd*, nfds_t, int) __asm__("poll");
 
 namespace vsocket::shim {
 namespace {
@@ -142,6 +147,40 @@ ssize_t ReceiveMessage(int fd, struct msghdr* message, int flags) {
   return got;
 }
 
+constexpr std::size_t kSplicePiece = 16384;
+
+// A connection on a ring into a pipe: what the pipe took is consumed, and nothing else.
+ssize_t SpliceFromRing(SockRef from, int in, int out, std::size_t size, unsigned flags) {
+  char piece[kSplicePiece];
+  const struct iovec part = {piece, size < sizeof piece ? size : sizeof piece};
+  const ssize_t seen = Receive(from, in, &part, 1, MSG_PEEK | ((flags & SPLICE_F_NONBLOCK) != 0 ? MSG_DONTWAIT : 0));
+  if (seen <= 0) return ToProgram(seen == kNotAttached ? -EAGAIN : seen);
+  const ssize_t taken = Real().write(out, piece, static_cast<std::size_t>(seen));
+  if (taken <= 0) return taken;
+  const struct iovec used = {piece, static_cast<std::size_t>(taken)};
+  return ToProgram(Receive(from, in, &used, 1, MSG_TRUNC | MSG_WAITALL));
+}
+
+// A pipe into a connection on a ring. What was read off the pipe is sent, even if a non-blocking socket makes that wait.
+ssize_t SpliceToRing(int in, int out, std::size_t size, unsigned flags) {
+  char piece[kSplicePiece];
+  if ((flags & SPLICE_F_NONBLOCK) != 0) {
+    struct pollfd ready = {in, POLLIN, 0};
+    const struct timespec now = {};
+    if (Sys(SYS_ppoll, &ready, 1, &now, nullptr, 0) == 0) return ToProgram(-EAGAIN);
+  }
+  const ssize_t got = Real().read(in, piece, size < sizeof piece ? size : sizeof piece);
+  ssize_t done = 0;
+  while (done < got) {
+    const ssize_t sent = vsocket_send(out, piece + done, static_cast<std::size_t>(got - done), 0);
+    if (sent > 0) done += sent;
+    if (sent < 0 && errno != EAGAIN && errno != EINTR) return done != 0 ? done : sent;
+    struct pollfd writable = {out, POLLOUT, 0};
+    if (sent < 0) (void)vsocket_poll(&writable, 1, -1);
+  }
+  return got < 0 ? got : done;
+}
+
 ssize_t SendFileFd(int out, int in, off_t* offset, size_t size) {
   const SockRef ref = FindSock(out);
   if (!ref) return Real().sendfile(out, in, offset, size);
@@ -202,6 +241,7 @@ VSOCKET_INTERPOSE(int, recvmmsg, int fd, struct mmsghdr* messages, unsigned coun
   unsigned done = 0;
   while (done < count) {
     const ssize_t got = ReceiveMessage(fd, &messages[done].msg_hdr, flags & ~MSG_WAITFORONE);
+    if (got < 0 && done != 0) KeepForNextCall(FindSock(fd), -errno);  // recvmmsg(2): the error is the next call's
     if (got < 0) return done != 0 ? static_cast<int>(done) : -1;
     messages[done++].msg_len = static_cast<unsigned>(got);
     if (flags & MSG_WAITFORONE) flags |= MSG_DONTWAIT;
@@ -253,8 +293,12 @@ VSOCKET_INTERPOSE(int, sendmmsg, int fd, struct mmsghdr* messages, unsigned coun
     const struct msghdr& message = messages[done].msg_hdr;
     const ssize_t sent = SendOr(fd, message.msg_iov, static_cast<int>(message.msg_iovlen), flags,
                                 [&] { return Real().sendmsg(fd, &message, flags); });
+    if (sent < 0 && done != 0) KeepForNextCall(FindSock(fd), -errno);
     if (sent < 0) return done != 0 ? static_cast<int>(done) : -1;
     messages[done++].msg_len = static_cast<unsigned>(sent);
+    std::size_t offered = 0;
+    for (std::size_t i = 0; i < message.msg_iovlen; ++i) offered += message.msg_iov[i].iov_len;
+    if (static_cast<std::size_t>(sent) < offered) break;
   }
   return static_cast<int>(done);
 }
@@ -263,6 +307,11 @@ VSOCKET_INTERPOSE(ssize_t, sendfile, int out, int in, off_t* offset, size_t size
 VSOCKET_INTERPOSE(ssize_t, sendfile64, int out, int in, off_t* offset, size_t size) { return SendFileFd(out, in, offset, size); }
 
 VSOCKET_INTERPOSE(ssize_t, splice, int in, off_t* in_offset, int out, off_t* out_offset, size_t size, unsigned flags) {
+  const SockRef from = FindSock(in);
+  if (from && IsAttached(from, in) && in_offset == nullptr) return SpliceFromRing(from, in, out, size, flags);
+  const SockRef to = FindSock(out);
+  if (to && IsAttached(to, out) && out_offset == nullptr) return SpliceToRing(in, out, size, flags);
+  // By plain TCP the bytes are not counted: the connection stays there.
   UseTcp(in, channel::Reason::kUnsupportedCall);
   UseTcp(out, channel::Reason::kUnsupportedCall);
   return Real().splice(in, in_offset, out, out_offset, size, flags);

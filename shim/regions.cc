@@ -15,6 +15,7 @@ constexpr int kMaxRegions = 4096;
 
 struct Mapped {
   std::byte* base;
+  std::byte* spare;   // address range of a region that is gone: kept mapped (to nothing), for the next one in this place
   std::uint64_t id;
   int memfd;
   std::atomic<std::int32_t> users;
@@ -24,13 +25,19 @@ Mapped regions[kMaxRegions];
 int used_end;
 Lock table_lock;
 
+// Frees the region's pages but not its addresses: a thread that spins on a word of it, without a lock, reads zeros and goes on.
+void ReplaceByNothing(std::byte* base) {
+  Sys(SYS_mmap, base, channel::kRegionBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+}
+
 // The memory must not be able to shrink under us (SIGBUS), and must be what the layout says.
-std::byte* MapChecked(std::uint64_t region_id, int memfd) {
+std::byte* MapChecked(std::uint64_t region_id, int memfd, std::byte* spare) {
   struct stat status;
   if (Sys(SYS_fstat, memfd, &status) < 0 || static_cast<std::uint64_t>(status.st_size) != channel::kRegionBytes) return nullptr;
   const long seals = Sys(SYS_fcntl, memfd, F_GET_SEALS);
   if (seals < 0 || (seals & (F_SEAL_SHRINK | F_SEAL_GROW)) != (F_SEAL_SHRINK | F_SEAL_GROW)) return nullptr;
-  const long at = Sys(SYS_mmap, nullptr, channel::kRegionBytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, memfd, 0);
+  const int place = spare != nullptr ? MAP_FIXED : 0;
+  const long at = Sys(SYS_mmap, spare, channel::kRegionBytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE | place, memfd, 0);
   if (at < 0 && at > -4096) return nullptr;
   auto* base = reinterpret_cast<std::byte*>(at);
   const auto* header = reinterpret_cast<const channel::RegionHeader*>(base);
@@ -38,7 +45,8 @@ std::byte* MapChecked(std::uint64_t region_id, int memfd) {
       header->slots == channel::kSlots && header->ring_max_log2 == channel::kRingMaxLog2) {
     return base;
   }
-  Sys(SYS_munmap, base, channel::kRegionBytes);
+  ReplaceByNothing(base);
+  if (spare == nullptr) Sys(SYS_munmap, base, channel::kRegionBytes);
   return nullptr;
 }
 
@@ -56,12 +64,13 @@ int AddRegion(std::uint64_t region_id, int memfd) {
   const int known = FindLocked(region_id);
   int index = 0;
   while (index < used_end && regions[index].base != nullptr) ++index;
-  std::byte* base = known < 0 && index < kMaxRegions ? MapChecked(region_id, memfd) : nullptr;
+  std::byte* base = known < 0 && index < kMaxRegions ? MapChecked(region_id, memfd, regions[index].spare) : nullptr;
   if (base == nullptr) {
     Sys(SYS_close, memfd);
     return known;
   }
   if (index == used_end) ++used_end;
+  regions[index].spare = nullptr;
   regions[index].base = base;
   regions[index].id = region_id;
   regions[index].memfd = KeepOwnFd(memfd);
@@ -77,13 +86,14 @@ int FindRegion(std::uint64_t region_id) {
 bool OpenChannel(const Sock* sock, Channel* channel) {
   if (sock->region >= kMaxRegions || sock->slot >= channel::kSlots || sock->side > 1) return false;
   const Mapped& region = regions[sock->region];
-  if (region.base == nullptr || region.id != sock->region_id) return false;
-  channel->region = reinterpret_cast<channel::RegionHeader*>(region.base);
-  channel->slot = reinterpret_cast<channel::SlotHeader*>(region.base + channel::SlotOffset(sock->slot));
+  std::byte* const base = __atomic_load_n(&region.base, __ATOMIC_ACQUIRE);
+  if (base == nullptr || region.id != sock->region_id) return false;
+  channel->region = reinterpret_cast<channel::RegionHeader*>(base);
+  channel->slot = reinterpret_cast<channel::SlotHeader*>(base + channel::SlotOffset(sock->slot));
   channel->mine = &channel->slot->side[sock->side];
   channel->theirs = &channel->slot->side[1 - sock->side];
-  channel->out_ring = region.base + channel::RingOffset(sock->slot, sock->side);
-  channel->in_ring = region.base + channel::RingOffset(sock->slot, 1 - sock->side);
+  channel->out_ring = base + channel::RingOffset(sock->slot, sock->side);
+  channel->in_ring = base + channel::RingOffset(sock->slot, 1 - sock->side);
   return true;
 }
 
@@ -103,8 +113,9 @@ void LetGoRegion(std::uint32_t index, std::uint64_t region_id) {
   Mapped& region = regions[index];
   if (region.base == nullptr || region.id != region_id) return;
   if (region.users.fetch_sub(1, std::memory_order_acq_rel) != 1) return;
-  Sys(SYS_munmap, region.base, channel::kRegionBytes);
+  region.spare = region.base;
   region.base = nullptr;
+  ReplaceByNothing(region.spare);
   DropOwnFd(region.memfd);
   DropWakeFdsOf(region_id);
 }

@@ -14,6 +14,9 @@
 
 namespace vsocket::shim {
 
+// The channel is gone (it was brought down for good): the caller uses the kernel's call.
+inline constexpr ssize_t kNotAttached = -4096;
+
 // Receives what is there. flags: MSG_PEEK and MSG_TRUNC (discard) are honoured; waiting is the caller's. -EAGAIN: nothing yet. 0: end.
 ssize_t TryReceive(SockRef ref, int fd, const struct iovec* parts, int count, int flags);
 

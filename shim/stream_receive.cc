@@ -147,7 +147,8 @@ ssize_t TryReceive(SockRef ref, int fd, const struct iovec* parts, int count, in
   Holding rx(sock->rx_lock);
   if (!rx.Held()) return -EAGAIN;
   Channel ch;
-  if (ref.Stale() || !OpenChannel(sock, &ch)) return -EBADF;
+  if (ref.Stale()) return -EBADF;
+  if (sock->phase.load(std::memory_order_relaxed) != Phase::kAttached || !OpenChannel(sock, &ch)) return kNotAttached;
   const std::size_t wanted = TotalSize(parts, count);
   if (wanted == 0) return 0;
   if (IsRevoked(sock, ch)) Kill(sock, fd, "the agent revoked the channel");

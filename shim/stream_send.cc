@@ -227,7 +227,8 @@ ssize_t TrySend(SockRef ref, int fd, const struct iovec* parts, int count, int f
   Holding tx(sock->tx_lock);
   if (!tx.Held()) return -EAGAIN;
   Channel ch;
-  if (ref.Stale() || !OpenChannel(sock, &ch)) return -EBADF;
+  if (ref.Stale()) return -EBADF;
+  if (sock->phase.load(std::memory_order_relaxed) != Phase::kAttached || !OpenChannel(sock, &ch)) return kNotAttached;
   std::uint64_t total = 0;
   std::uint8_t next_byte = 0;
   for (int i = count - 1; i >= 0; --i) {
@@ -259,7 +260,8 @@ ssize_t TrySendFile(SockRef ref, int fd, int in_fd, off_t* offset, size_t size) 
   Holding tx(sock->tx_lock);
   if (!tx.Held()) return -EAGAIN;
   Channel ch;
-  if (ref.Stale() || !OpenChannel(sock, &ch)) return -EBADF;
+  if (ref.Stale()) return -EBADF;
+  if (sock->phase.load(std::memory_order_relaxed) != Phase::kAttached || !OpenChannel(sock, &ch)) return kNotAttached;
   ssize_t settled = SettleMode(sock, fd, ch, 0);
   if (settled != 0) return settled;
   if (sock->tx.mode == TxMode::kRing) {

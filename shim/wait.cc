@@ -112,12 +112,8 @@ ssize_t WaitFor(SockRef ref, int fd, bool in, std::uint64_t* deadline) {
 // Read without the lock: it only decides whether to look once more.
 bool AtSeam(const Sock* sock) { return sock->rx.mode != channel::SwitchReceiver::Mode::kRing; }
 
-// What has been moved is reported now; an error that came after it is the next call's (as in the kernel: tcp(7)).
 ssize_t AnswerNow(SockRef ref, std::size_t done, ssize_t error) {
-  if (error == -ECONNRESET || error == -ETIMEDOUT || error == -ECONNABORTED) {
-    ref.sock->error.store(static_cast<std::uint16_t>(-error), std::memory_order_relaxed);
-    ref.sock->dead.store(1, std::memory_order_relaxed);
-  }
+  KeepForNextCall(ref, error);
   return static_cast<ssize_t>(done);
 }
 
@@ -142,6 +138,13 @@ int Rest(const struct iovec* parts, int count, std::size_t done, struct iovec* r
 
 }  // namespace
 
+void KeepForNextCall(SockRef ref, ssize_t error) {
+  if (!ref || (error != -ECONNRESET && error != -ETIMEDOUT && error != -ECONNABORTED)) return;
+  if (ref.sock->phase.load(std::memory_order_relaxed) != Phase::kAttached) return;
+  ref.sock->error.store(static_cast<std::uint16_t>(-error), std::memory_order_relaxed);
+  ref.sock->dead.store(1, std::memory_order_relaxed);
+}
+
 ssize_t Receive(SockRef ref, int fd, const struct iovec* parts, int count, int flags) {
   std::size_t total = 0;
   for (int i = 0; i < count; ++i) total += parts[i].iov_len;
@@ -157,8 +160,8 @@ ssize_t Receive(SockRef ref, int fd, const struct iovec* parts, int count, int f
       n = Rest(parts, count, done, rest);
       now = rest;
     }
-    const ssize_t got = StillAttached(ref) ? TryReceive(ref, fd, now, n, flags) : (done != 0 ? 0 : kNotAttached);
-    if (got == kNotAttached) return got;
+    const ssize_t got = StillAttached(ref) ? TryReceive(ref, fd, now, n, flags) : kNotAttached;
+    if (got == kNotAttached) return done != 0 ? static_cast<ssize_t>(done) : got;
     if (got > 0) done += static_cast<std::size_t>(got);
     if (done == total && total != 0) return static_cast<ssize_t>(done);
     if (got > 0 && !whole) {
@@ -193,6 +196,7 @@ ssize_t Send(SockRef ref, int fd, const struct iovec* parts, int count, int flag
     }
     if (!StillAttached(ref)) return done != 0 ? static_cast<ssize_t>(done) : kNotAttached;
     const ssize_t sent = TrySend(ref, fd, now, n, flags);
+    if (sent == kNotAttached) continue;
     if (sent > 0) done += static_cast<std::size_t>(sent);
     if (done == total && sent >= 0) return static_cast<ssize_t>(done);
     if (sent < 0 && sent != -EAGAIN) return done != 0 ? AnswerNow(ref, done, sent) : sent;
@@ -214,6 +218,7 @@ ssize_t SendFile(SockRef ref, int fd, int in_fd, off_t* offset, size_t size) {
   while (done < size) {
     if (!StillAttached(ref)) return done != 0 ? static_cast<ssize_t>(done) : kNotAttached;
     const ssize_t sent = TrySendFile(ref, fd, in_fd, offset, size - done);
+    if (sent == kNotAttached) continue;
     if (sent > 0) done += static_cast<std::size_t>(sent);
     if (sent == 0) break;
     if (sent < 0 && sent != -EAGAIN) return done != 0 ? AnswerNow(ref, done, sent) : sent;

@@ -6,16 +6,18 @@
 #include <sys/types.h>
 #include <sys/uio.h>
 
-#include "shim/sock.h"
+#include "shim/stream.h"
 
 namespace vsocket::shim {
 
 // recv/send as the program knows them: waits unless the call or the socket is non-blocking, honours SO_RCVTIMEO/SO_SNDTIMEO, EINTR,
-// SA_RESTART and MSG_WAITALL. Bytes, 0, or -errno. kNotAttached: the channel is gone; the caller uses the kernel's call.
-inline constexpr ssize_t kNotAttached = -4096;
+// SA_RESTART and MSG_WAITALL. Bytes, 0, or -errno. kNotAttached (stream.h).
 ssize_t Receive(SockRef ref, int fd, const struct iovec* parts, int count, int flags);
 ssize_t Send(SockRef ref, int fd, const struct iovec* parts, int count, int flags);
 ssize_t SendFile(SockRef ref, int fd, int in_fd, off_t* offset, size_t size);
+
+// An error that came after part of the work was done: the next call reports it, as the kernel keeps it in the socket.
+void KeepForNextCall(SockRef ref, ssize_t error);
 
 // An eventfd of this thread, made on first use; -1: none could be had. DrainThreadWakeFd after each sleep on it.
 int ThreadWakeFd();
