@@ -163,7 +163,9 @@ void EpollSet::Drop(std::uint32_t id, bool closing) {
   if (watch.on_ring) {
     --rings_;
     // A duplicate may keep the file, and so our registration, alive after this descriptor is gone.
-    if (closing) Sys(SYS_epoll_ctl, epfd, EPOLL_CTL_DEL, watch.fd, nullptr);
+    // (Not while another process shares both: there the registration goes on, as the kernel has it.)
+    const bool shared = !watch.ref.Stale() && watch.ref.sock->processes.load(std::memory_order_relaxed) > 1;
+    if (closing && !shared) Sys(SYS_epoll_ctl, epfd, EPOLL_CTL_DEL, watch.fd, nullptr);
   }
   if (watch.nested) --nested_;
   if (watch.hot_at != kNotHot) Cool(id);

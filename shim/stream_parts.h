@@ -15,6 +15,13 @@ inline constexpr std::uint8_t kKilled = 2;  // Sock::dead
 // ECONNRESET once, then EOF and EPIPE.
 void Kill(Sock* sock, int fd, const char* why);
 
+// How far a side has sent, by whichever way it last did.
+[[nodiscard]] inline std::uint64_t PublishedPosition(const channel::SideWords& words) {
+  const std::uint64_t by_ring = words.tail.load(std::memory_order_acquire);
+  const std::uint64_t by_tcp = words.tcp_sent.load(std::memory_order_acquire);
+  return by_ring > by_tcp ? by_ring : by_tcp;
+}
+
 // True when the agent has revoked the channel.
 [[nodiscard]] inline bool IsRevoked(const Sock* sock, const Channel& ch) {
   return ch.slot->revoked.load(std::memory_order_relaxed) == sock->epoch || ch.region->revoked.load(std::memory_order_relaxed) != 0;

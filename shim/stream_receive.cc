@@ -89,9 +89,11 @@ ssize_t EndOfStream(Sock* sock) {
 }  // namespace
 
 bool IsCleanEnd(const Sock* sock, const Channel& ch) {
-  return !IsRevoked(sock, ch) && sock->tx.mode == TxMode::kRing && ch.theirs->attached.load(std::memory_order_acquire) != channel::kAborted &&
-         ch.mine->bells.load(std::memory_order_relaxed) != 0 &&
-         ch.theirs->head.load(std::memory_order_acquire) == ch.mine->tail.load(std::memory_order_relaxed);
+  if (IsRevoked(sock, ch) || ch.mine->proposal_generation.load(std::memory_order_relaxed) == 0) return false;  // no frame of ours was unread
+  const std::uint32_t attached = ch.theirs->attached.load(std::memory_order_acquire);
+  const bool left_for_tcp = attached == 0 && ch.theirs->gate.load(std::memory_order_relaxed) == channel::kShut;
+  return attached != channel::kAborted && !left_for_tcp &&
+         ch.theirs->head.load(std::memory_order_acquire) == PublishedPosition(*ch.mine);
 }
 
 channel::Proposal LoadProposal(const Channel& ch) {
@@ -109,6 +111,11 @@ bool ConsiderProposal(Sock* sock, const Channel& ch) {
   sock->in.seen_tail = sock->in.pos;
   ch.mine->head.store(sock->in.pos, std::memory_order_release);
   sock->framed.store(sock->fin_seen.load(std::memory_order_relaxed) == 0, std::memory_order_relaxed);
+  // The other direction follows: the peer needs our frames as soon as its ring is full, and this program may never send.
+  if (!sock->tx_lock.HeldByMe() && sock->tx_lock.TryAcquire()) {
+    (void)ConsiderGoingUp(sock, ch, 0);
+    sock->tx_lock.Release();
+  }
   return true;
 }
 

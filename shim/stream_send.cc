@@ -35,12 +35,13 @@ int ErrorForSender(Sock* sock) {
   return error != 0 ? -static_cast<int>(error) : -EPIPE;
 }
 
-ssize_t SendByTcp(Sock* sock, int fd, const struct iovec* parts, int count, int flags) {
+ssize_t SendByTcp(Sock* sock, int fd, const Channel& ch, const struct iovec* parts, int count, int flags) {
   struct msghdr message = {};
   message.msg_iov = const_cast<struct iovec*>(parts);
   message.msg_iovlen = static_cast<std::size_t>(count);
   const long sent = Sys(SYS_sendmsg, fd, &message, (flags & MSG_MORE) | MSG_DONTWAIT | MSG_NOSIGNAL);
   if (sent > 0) sock->out.pos += static_cast<std::uint64_t>(sent);
+  if (sent > 0) ch.mine->tcp_sent.store(sock->out.pos, std::memory_order_release);  // for the peer's ConsiderGoingUp
   return sent;
 }
 
@@ -66,6 +67,10 @@ ssize_t FindRoom(Sock* sock, int fd, const Channel& ch, std::uint64_t wanted, st
   if (*room < wanted) sock->nospace.store(1, std::memory_order_relaxed);
   if (*room != 0) return 0;
   if (sock->full_hits < 255) ++sock->full_hits;
+  if (!sock->framed.load(std::memory_order_relaxed) && sock->rx_lock.TryAcquire()) {
+    (void)ConsiderProposal(sock, ch);  // a program that only sends has not looked
+    sock->rx_lock.Release();
+  }
   if (!sock->framed.load(std::memory_order_relaxed)) {
     // The reader could not ring us when it makes room: its direction carries no frames. So this one goes by TCP, where the kernel waits.
     const int left = StartLeaving(sock, fd, ch);
@@ -141,8 +146,12 @@ bool ConsiderGoingUp(Sock* sock, const Channel& ch, std::uint8_t next_byte) {
   if (sock->pinned.load(std::memory_order_relaxed) != 0 || !MayGoUpNow(sock, ch)) return false;
   // Best when the receiver has read everything: then no frame of ours ever stands behind payload in its TCP queue, where a hand-over could
   // not get at it. A bulk sender may never see that moment, and goes up all the same.
+  // And when the peer has no payload by TCP on the way to us: should it die with a bell of ours unread, its kernel would drop that. A peer
+  // that is up has none.
   const bool all_read = ch.theirs->head.load(std::memory_order_acquire) == sock->out.pos;
-  if (!all_read && ++sock->up_attempts < kPatientAttempts) return false;
+  const bool all_here = PublishedPosition(*ch.theirs) == ch.mine->head.load(std::memory_order_relaxed);
+  const bool peer_is_up = sock->framed.load(std::memory_order_relaxed) != 0;
+  if (!peer_is_up && !(all_read && all_here) && ++sock->up_attempts < kPatientAttempts) return false;
   sock->up_attempts = 0;
   return GoUpNow(sock, ch, next_byte);
 }
@@ -171,6 +180,14 @@ int StartLeaving(Sock* sock, int fd, const Channel& ch) {
     Kill(sock, fd, "impossible head");
     return -ECONNRESET;
   }
+  // Bells that nobody has slept on would still be unread when this process dies, and its kernel then drops what it has sent by TCP. (Lock
+  // order: only if it is free, or ours.)
+  const bool mine = sock->rx_lock.HeldByMe();
+  if (mine || sock->rx_lock.TryAcquire()) {
+    TakeFrames(sock, fd, ch);
+    if (!mine) sock->rx_lock.Release();
+  }
+  if (sock->tx.mode != TxMode::kRing) return sock->dead.load(std::memory_order_relaxed) != 0 ? -ECONNRESET : 0;
   channel::GoDown(sock->tx, sock->out.seen_head, sock->out.pos);
   CountDown();
   return Flush(sock, fd, ch);
@@ -252,7 +269,7 @@ ssize_t TrySend(SockRef ref, int fd, const struct iovec* parts, int count, int f
     }
     if (settled != -EINPROGRESS) return settled;
   }
-  return SendByTcp(sock, fd, parts, count, flags);
+  return SendByTcp(sock, fd, ch, parts, count, flags);
 }
 
 ssize_t TrySendFile(SockRef ref, int fd, int in_fd, off_t* offset, size_t size) {

@@ -253,7 +253,7 @@ bool ChannelTable::OfferWake(RegionRecord* region, std::uint32_t side, std::uint
 void ChannelTable::DropRegionIfUnused(RegionRecord* region) {
   const bool cached = !region->adopted && region->owner == region->made_for;  // both processes are still there
   if (region->used != 0 || cached) return;
-  if (!region->adopted) region->memory->RevokeAll();
+  // Not revoked: a survivor may still be reading what a peer that died had sent before.
   for (std::uint32_t side = 0; side < 2; ++side) {
     for (std::uint32_t index = 0; index < channel::kWakeFdsPerSide; ++index) DropWake(region, side, index);
     const auto [begin, end] = by_session_.equal_range(region->owner[side]);
