@@ -20,8 +20,8 @@ class Failure {
 template <typename T, typename E>
 class [[nodiscard]] Result {
  public:
-  Result(T value) : state_(std::in_place_index<0>, std::move(value)) {}                   // NOLINT: a value is a result
-  Result(Failure<E> failure) : state_(std::in_place_index<1>, failure.Take()) {}          // NOLINT: so is a failure
+  Result(T value) : state_(std::in_place_index<0>, std::move(value)) {}           // NOLINT: a value is a result
+  Result(Failure<E> failure) : state_(std::in_place_index<1>, failure.Take()) {}  // NOLINT: so is a failure
 
   [[nodiscard]] bool Ok() const { return state_.index() == 0; }
   explicit operator bool() const { return Ok(); }

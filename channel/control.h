@@ -23,19 +23,19 @@ inline constexpr std::size_t kMaxMessageFds = 2;
 enum class MessageType : std::uint16_t {
   // shim -> agent
   kHello = 1,
-  kUpgrade = 2,      // + fd: the TCP socket
-  kRelease = 3,      // this end lets go of its slot
-  kReattach = 4,     // + fds: the TCP socket, the region's memfd. After an agent restart: "we hold this live channel"
-  kCancel = 5,       // an UPGRADE not yet answered is withdrawn
-  kNote = 6,         // why a connection stays on TCP or came down; shown by vsocketctl, believed for nothing else
-  kWakeOffer = 7,    // + fd: the ringing end (UNIX stream) of wake object `index` of this side of the region
-  kWakeWant = 8,     // asks for the other side's wake object `index`
+  kUpgrade = 2,    // + fd: the TCP socket
+  kRelease = 3,    // this end lets go of its slot
+  kReattach = 4,   // + fds: the TCP socket, the region's memfd. After an agent restart: "we hold this live channel"
+  kCancel = 5,     // an UPGRADE not yet answered is withdrawn
+  kNote = 6,       // why a connection stays on TCP or came down; shown by vsocketctl, believed for nothing else
+  kWakeOffer = 7,  // + fd: the ringing end (UNIX stream) of wake object `index` of this side of the region
+  kWakeWant = 8,   // asks for the other side's wake object `index`
   // agent -> shim
   kWelcome = 64,
-  kReject = 65,      // wrong version or unknown pod; the agent closes after it
-  kGrant = 66,       // + fd: the region's memfd, when kGrantHasMemory is set
+  kReject = 65,  // wrong version or unknown pod; the agent closes after it
+  kGrant = 66,   // + fd: the region's memfd, when kGrantHasMemory is set
   kDeny = 67,
-  kWake = 68,        // answer to kWakeWant: + fd, or none when the other side has not offered it
+  kWake = 68,  // answer to kWakeWant: + fd, or none when the other side has not offered it
 };
 
 struct MessageHeader {
@@ -47,28 +47,28 @@ struct MessageHeader {
 struct Hello {
   MessageHeader header;
   std::uint32_t layout_version;
-  std::int32_t pid;             // as the process sees it; the agent takes SO_PEERCRED's for decisions
-  char comm[16];                // program name, not terminated when full; display only
+  std::int32_t pid;  // as the process sees it; the agent takes SO_PEERCRED's for decisions
+  char comm[16];     // program name, not terminated when full; display only
 };
 
 struct Upgrade {
   MessageHeader header;
-  std::uint64_t cookie;         // SO_COOKIE, for matching answers; the agent takes its own from the fd
+  std::uint64_t cookie;  // SO_COOKIE, for matching answers; the agent takes its own from the fd
 };
 
 struct ChannelRef {
   std::uint64_t region_id;
-  std::uint32_t slot;           // < kSlots
-  std::uint32_t epoch;          // not 0
-  std::uint32_t side;           // 0 or 1
-  std::uint32_t reserved;       // 0
+  std::uint32_t slot;      // < kSlots
+  std::uint32_t epoch;     // not 0
+  std::uint32_t side;      // 0 or 1
+  std::uint32_t reserved;  // 0
 };
 
 struct Release {
   MessageHeader header;
   std::uint64_t cookie;
   ChannelRef channel;
-  std::uint16_t reason;         // channel::Reason; kNone for an ordinary close
+  std::uint16_t reason;  // channel::Reason; kNone for an ordinary close
   std::uint16_t reserved[3];
 };
 
@@ -86,15 +86,15 @@ struct Cancel {
 struct Note {
   MessageHeader header;
   std::uint64_t cookie;
-  std::uint16_t reason;         // channel::Reason
+  std::uint16_t reason;  // channel::Reason
   std::uint16_t reserved[3];
 };
 
-struct WakeRef {                // kWakeOffer, kWakeWant, kWake
+struct WakeRef {  // kWakeOffer, kWakeWant, kWake
   MessageHeader header;
   std::uint64_t region_id;
-  std::uint32_t side;           // whose wake object it is
-  std::uint32_t index;          // < kWakeFdsPerSide
+  std::uint32_t side;   // whose wake object it is
+  std::uint32_t index;  // < kWakeFdsPerSide
 };
 
 struct Welcome {
@@ -104,7 +104,7 @@ struct Welcome {
 
 struct Reject {
   MessageHeader header;
-  std::uint16_t reason;         // channel::Reason
+  std::uint16_t reason;  // channel::Reason
   std::uint16_t min_version;
   std::uint16_t max_version;
   std::uint16_t reserved;
@@ -123,32 +123,45 @@ struct Grant {
 struct Deny {
   MessageHeader header;
   std::uint64_t cookie;
-  std::uint16_t reason;         // channel::Reason
+  std::uint16_t reason;  // channel::Reason
   std::uint16_t reserved;
-  std::uint32_t retry_after_ms; // 0: not again for this connection
+  std::uint32_t retry_after_ms;  // 0: not again for this connection
 };
 
 // The exact size of a message of this type; 0 for an unknown type.
 constexpr std::size_t MessageSize(MessageType type) {
   switch (type) {
-    case MessageType::kHello: return sizeof(Hello);
-    case MessageType::kUpgrade: return sizeof(Upgrade);
-    case MessageType::kRelease: return sizeof(Release);
-    case MessageType::kReattach: return sizeof(Reattach);
-    case MessageType::kCancel: return sizeof(Cancel);
-    case MessageType::kNote: return sizeof(Note);
+    case MessageType::kHello:
+      return sizeof(Hello);
+    case MessageType::kUpgrade:
+      return sizeof(Upgrade);
+    case MessageType::kRelease:
+      return sizeof(Release);
+    case MessageType::kReattach:
+      return sizeof(Reattach);
+    case MessageType::kCancel:
+      return sizeof(Cancel);
+    case MessageType::kNote:
+      return sizeof(Note);
     case MessageType::kWakeOffer:
     case MessageType::kWakeWant:
-    case MessageType::kWake: return sizeof(WakeRef);
-    case MessageType::kWelcome: return sizeof(Welcome);
-    case MessageType::kReject: return sizeof(Reject);
-    case MessageType::kGrant: return sizeof(Grant);
-    case MessageType::kDeny: return sizeof(Deny);
+    case MessageType::kWake:
+      return sizeof(WakeRef);
+    case MessageType::kWelcome:
+      return sizeof(Welcome);
+    case MessageType::kReject:
+      return sizeof(Reject);
+    case MessageType::kGrant:
+      return sizeof(Grant);
+    case MessageType::kDeny:
+      return sizeof(Deny);
   }
   return 0;
 }
 
-constexpr MessageHeader HeaderOf(MessageType type) { return {kControlMagic, kControlVersion, type}; }
+constexpr MessageHeader HeaderOf(MessageType type) {
+  return {kControlMagic, kControlVersion, type};
+}
 
 static_assert(sizeof(MessageHeader) == 8 && sizeof(Hello) == 32 && sizeof(Upgrade) == 16 && sizeof(ChannelRef) == 24 &&
               sizeof(Release) == 48 && sizeof(Reattach) == 40 && sizeof(Cancel) == 16 && sizeof(Note) == 24 && sizeof(WakeRef) == 24 &&

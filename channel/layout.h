@@ -41,8 +41,8 @@ static_assert(std::atomic<std::uint64_t>::is_always_lock_free && std::atomic<std
 // word for kNobody and, when it was armed, rings. See wake.h for the pairing.
 enum WakeTarget : std::uint32_t {
   kNobody = 0,
-  kTcpBell = 1,        // the universal doorbell: a BELL frame on the TCP connection
-  kFirstWakeFd = 2,    // kFirstWakeFd + i: wake object i of that side (the fast doorbell)
+  kTcpBell = 1,      // the universal doorbell: a BELL frame on the TCP connection
+  kFirstWakeFd = 2,  // kFirstWakeFd + i: wake object i of that side (the fast doorbell)
 };
 inline constexpr std::uint32_t kWakeFdsPerSide = 16;
 
@@ -50,11 +50,11 @@ inline constexpr std::uint32_t kWakeFdsPerSide = 16;
 struct alignas(4096) RegionHeader {
   std::uint32_t magic;
   std::uint32_t layout_version;
-  std::uint64_t region_id;                    // unique for the life of the memory, across agent restarts
-  std::uint32_t slots;                        // == kSlots
-  std::uint32_t ring_max_log2;                // == kRingMaxLog2
+  std::uint64_t region_id;                                           // unique for the life of the memory, across agent restarts
+  std::uint32_t slots;                                               // == kSlots
+  std::uint32_t ring_max_log2;                                       // == kRingMaxLog2
   alignas(kFalseSharing) std::atomic<std::uint64_t> lease_until_ns;  // CLOCK_MONOTONIC; renewed about once a second while the agent lives
-  std::atomic<std::uint32_t> revoked;         // not 0: nobody may use any slot any more
+  std::atomic<std::uint32_t> revoked;                                // not 0: nobody may use any slot any more
 };
 
 // Words of one side about the direction it *sends*, the direction it *receives*, and itself. Written by that side, except that the
@@ -62,23 +62,23 @@ struct alignas(4096) RegionHeader {
 struct SideWords {
   // Producer of its direction.
   alignas(kFalseSharing) std::atomic<std::uint64_t> tail;  // bytes below are in the ring; release, pairs with the consumer's acquire
-  std::atomic<std::uint32_t> capacity_log2;   // changed only while the ring is empty, before the tail that needs it
+  std::atomic<std::uint32_t> capacity_log2;                // changed only while the ring is empty, before the tail that needs it
 
   // Consumer of the other direction.
   alignas(kFalseSharing) std::atomic<std::uint64_t> head;  // bytes below are consumed; release, pairs with the producer's acquire
 
   // Changed seldom, read after every publication: on lines that neither position dirties.
-  alignas(kFalseSharing) std::atomic<std::uint32_t> data_waiter;   // this side waits for bytes (WakeTarget)
-  std::atomic<std::uint32_t> space_waiter;    // this side waits for room in the direction it sends (WakeTarget)
-  std::atomic<std::uint32_t> attached;        // this side has mapped the slot for epoch `attached`: it will see proposals
-  std::atomic<std::uint32_t> gate;            // of the direction this side receives (Gate); both sides change it by CAS or exchange
-  std::atomic<std::uint32_t> bells;           // BELL frames this side has sent since it last went up (a hint)
+  alignas(kFalseSharing) std::atomic<std::uint32_t> data_waiter;  // this side waits for bytes (WakeTarget)
+  std::atomic<std::uint32_t> space_waiter;                        // this side waits for room in the direction it sends (WakeTarget)
+  std::atomic<std::uint32_t> attached;  // this side has mapped the slot for epoch `attached`: it will see proposals
+  std::atomic<std::uint32_t> gate;      // of the direction this side receives (Gate); both sides change it by CAS or exchange
+  std::atomic<std::uint32_t> bells;     // BELL frames this side has sent since it last went up (a hint)
   // The proposal of the direction it sends (switch.h). The generation is stored last, with release.
   std::atomic<std::uint32_t> proposal_generation;
-  std::atomic<std::uint32_t> proposal_marker; // 0..255
+  std::atomic<std::uint32_t> proposal_marker;      // 0..255
   std::atomic<std::uint32_t> finished_generation;  // of the direction it receives: the last generation whose SWITCH it has seen
   std::atomic<std::uint64_t> proposal_start;
-  std::atomic<std::uint64_t> tcp_sent;        // stream position of this side's last payload byte by TCP, while it sends by TCP
+  std::atomic<std::uint64_t> tcp_sent;  // stream position of this side's last payload byte by TCP, while it sends by TCP
 };
 
 // Who may use a direction's ring. The sender takes the gate for a generation before it proposes it (CAS kOpen -> GateTaken(g)) and gives
@@ -86,13 +86,17 @@ struct SideWords {
 // or going up, in which generation (the receiver waits for that generation's SWITCH), or was not and cannot go up any more.
 inline constexpr std::uint32_t kOpen = 0;
 inline constexpr std::uint32_t kShut = 1;
-constexpr std::uint32_t GateTaken(std::uint32_t generation) { return generation << 2 | 2; }
-constexpr bool IsGateTaken(std::uint32_t gate) { return (gate & 3) == 2; }
+constexpr std::uint32_t GateTaken(std::uint32_t generation) {
+  return generation << 2 | 2;
+}
+constexpr bool IsGateTaken(std::uint32_t gate) {
+  return (gate & 3) == 2;
+}
 
 struct SlotHeader {
   // Written by the agent.
-  alignas(kFalseSharing) std::atomic<std::uint32_t> epoch;    // which connection holds the slot; 0: none. Changes with each grant
-  std::atomic<std::uint32_t> revoked;         // == epoch: this connection's channel is revoked
+  alignas(kFalseSharing) std::atomic<std::uint32_t> epoch;  // which connection holds the slot; 0: none. Changes with each grant
+  std::atomic<std::uint32_t> revoked;                       // == epoch: this connection's channel is revoked
   SideWords side[2];
   std::byte pad[1024 - kFalseSharing - 2 * 3 * kFalseSharing];
 };
@@ -103,7 +107,9 @@ inline constexpr std::size_t kSlotsOffset = sizeof(RegionHeader);
 inline constexpr std::size_t kRingsOffset = kSlotsOffset + kSlots * sizeof(SlotHeader);
 inline constexpr std::size_t kRegionBytes = kRingsOffset + kSlots * 2 * kRingMax;
 
-constexpr std::size_t SlotOffset(std::uint32_t slot) { return kSlotsOffset + slot * sizeof(SlotHeader); }
+constexpr std::size_t SlotOffset(std::uint32_t slot) {
+  return kSlotsOffset + slot * sizeof(SlotHeader);
+}
 constexpr std::size_t RingOffset(std::uint32_t slot, std::uint32_t sender_side) {
   return kRingsOffset + (static_cast<std::size_t>(slot) * 2 + sender_side) * kRingMax;
 }
@@ -114,7 +120,8 @@ static_assert(sizeof(SideWords) == 384 && offsetof(SideWords, tail) == 0 && offs
               offsetof(SideWords, head) == 128 && offsetof(SideWords, data_waiter) == 256 && offsetof(SideWords, space_waiter) == 260 &&
               offsetof(SideWords, attached) == 264 && offsetof(SideWords, gate) == 268 && offsetof(SideWords, bells) == 272 &&
               offsetof(SideWords, proposal_generation) == 276 && offsetof(SideWords, proposal_marker) == 280 &&
-              offsetof(SideWords, finished_generation) == 284 && offsetof(SideWords, proposal_start) == 288 && offsetof(SideWords, tcp_sent) == 296);
+              offsetof(SideWords, finished_generation) == 284 && offsetof(SideWords, proposal_start) == 288 &&
+              offsetof(SideWords, tcp_sent) == 296);
 static_assert(sizeof(SlotHeader) == 1024 && offsetof(SlotHeader, epoch) == 0 && offsetof(SlotHeader, revoked) == 4 &&
               offsetof(SlotHeader, side) == 128);
 static_assert(kRingsOffset == 4096 + 64 * 1024 && kRegionBytes == kRingsOffset + 64ULL * 2 * 256 * 1024);

@@ -20,13 +20,13 @@
 namespace vsocket::channel {
 
 struct ProducerState {
-  std::uint64_t pos = 0;         // stream position of the next byte: our tail
-  std::uint64_t seen_head = 0;   // the consumer's head when last looked at; never decreases
+  std::uint64_t pos = 0;        // stream position of the next byte: our tail
+  std::uint64_t seen_head = 0;  // the consumer's head when last looked at; never decreases
   std::uint32_t capacity_log2 = kRingMinLog2;
 };
 
 struct ConsumerState {
-  std::uint64_t pos = 0;         // stream position of the next byte to read: our head
+  std::uint64_t pos = 0;  // stream position of the next byte to read: our head
   std::uint64_t seen_tail = 0;
   std::uint32_t capacity_log2 = kRingMinLog2;
 };
@@ -43,7 +43,9 @@ struct ConsumerState {
   return (1ULL << state.capacity_log2) - (state.pos - state.seen_head);
 }
 
-[[nodiscard]] inline bool IsDrained(const ProducerState& state) { return state.pos == state.seen_head; }
+[[nodiscard]] inline bool IsDrained(const ProducerState& state) {
+  return state.pos == state.seen_head;
+}
 
 // Requires IsDrained. The consumer learns of it with the next tail.
 inline void SetCapacity(ProducerState& state, SideWords& mine, std::uint32_t capacity_log2) {
@@ -88,7 +90,9 @@ inline void Publish(ProducerState& state, SideWords& mine, std::uint64_t added) 
   return true;
 }
 
-[[nodiscard]] inline std::uint64_t Available(const ConsumerState& state) { return state.seen_tail - state.pos; }
+[[nodiscard]] inline std::uint64_t Available(const ConsumerState& state) {
+  return state.seen_tail - state.pos;
+}
 
 // Copies without consuming. Requires offset + size <= Available(state).
 inline void CopyOut(const ConsumerState& state, const std::byte* ring, std::uint64_t offset, void* to, std::size_t size) {

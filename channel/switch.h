@@ -27,7 +27,9 @@ struct Proposal {
 };
 
 // Generations count up from 1; 0 means "none".
-constexpr std::uint32_t NextGeneration(std::uint32_t generation) { return generation == UINT32_MAX ? 1 : generation + 1; }
+constexpr std::uint32_t NextGeneration(std::uint32_t generation) {
+  return generation == UINT32_MAX ? 1 : generation + 1;
+}
 
 // The sending end of one direction.
 struct SwitchSender {
@@ -38,10 +40,10 @@ struct SwitchSender {
   };
   Mode mode = Mode::kTcp;
   std::uint8_t marker = 0;
-  std::uint8_t frame_sent = 0;        // of `frame`, in kLeaving
+  std::uint8_t frame_sent = 0;  // of `frame`, in kLeaving
   std::uint8_t frame[kSwitchFrameSize] = {};
-  std::uint32_t generation = 0;       // the last one proposed
-  std::uint64_t replay_from = 0;      // kLeaving: next byte of the ring to send by TCP
+  std::uint32_t generation = 0;   // the last one proposed
+  std::uint64_t replay_from = 0;  // kLeaving: next byte of the ring to send by TCP
   std::uint64_t replay_end = 0;
 };
 
@@ -86,12 +88,12 @@ struct SwitchReceiver {
 
 struct FrameScan {
   enum class Outcome : std::uint8_t {
-    kMore,      // everything seen are complete bells; nothing else yet (also: a SWITCH not complete yet)
-    kSwitch,    // a SWITCH ends the frames; `r` is in kDraining or kTcp now
-    kBroken,    // not a frame: the peer breaks the protocol
+    kMore,    // everything seen are complete bells; nothing else yet (also: a SWITCH not complete yet)
+    kSwitch,  // a SWITCH ends the frames; `r` is in kDraining or kTcp now
+    kBroken,  // not a frame: the peer breaks the protocol
   };
   Outcome outcome = Outcome::kMore;
-  std::size_t consumed = 0;       // bytes to take off the TCP queue
+  std::size_t consumed = 0;  // bytes to take off the TCP queue
   std::size_t bells = 0;
 };
 

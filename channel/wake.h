@@ -46,6 +46,8 @@ inline void Disarm(std::atomic<std::uint32_t>& word) {
 
 // A side is writable again, and worth a wake-up, when this much of the ring is free. The waiter's re-check and the consumer's decision to
 // ring use the same number, or a sleeper could be left with room.
-constexpr std::uint64_t WritableRoom(std::uint32_t capacity_log2) { return 1ULL << (capacity_log2 - 2); }
+constexpr std::uint64_t WritableRoom(std::uint32_t capacity_log2) {
+  return 1ULL << (capacity_log2 - 2);
+}
 
 }  // namespace vsocket::channel

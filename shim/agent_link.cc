@@ -1,11 +1,12 @@
 #include "shim/agent_link.h"
 
-#include <cerrno>
-#include <cstring>
 #include <poll.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+
+#include <cerrno>
+#include <cstring>
 
 #include "channel/control.h"
 #include "shim/config.h"
@@ -21,8 +22,8 @@ namespace {
 
 using channel::MessageType;
 
-constexpr std::uint64_t kEagerTicks = 40000;           // about 20 us: an answer is expected
-constexpr std::uint64_t kLazyTicks = 20000000;         // about 10 ms: only the line's end
+constexpr std::uint64_t kEagerTicks = 40000;    // about 20 us: an answer is expected
+constexpr std::uint64_t kLazyTicks = 20000000;  // about 10 ms: only the line's end
 constexpr std::uint64_t kReconnectNs = 100ULL * 1000 * 1000;
 constexpr std::uint64_t kRejectedNs = 60ULL * 1000 * 1000 * 1000;
 constexpr std::uint64_t kEagerWaitNs = 2 * 1000 * 1000;
@@ -30,7 +31,7 @@ constexpr int kMaxPending = 4096;
 
 struct Pending {
   std::uint64_t cookie;
-  std::uint32_t sock;        // arena index
+  std::uint32_t sock;  // arena index
   std::uint32_t generation;
 };
 
@@ -41,8 +42,8 @@ std::uint64_t poll_interval = kEagerTicks;
 Pending pending[kMaxPending];
 int pending_count = 0;
 bool was_connected = false;
-Lock reading;        // who reads the line, or replaces it
-Lock pending_lock;   // the table; innermost
+Lock reading;       // who reads the line, or replaces it
+Lock pending_lock;  // the table; innermost
 
 bool SendWithFds(const void* message, std::size_t size, const int* fds, int count) {
   const int fd = line.load(std::memory_order_acquire);
@@ -69,7 +70,9 @@ bool SendMessage(const T& message) {
   return SendWithFds(&message, sizeof message, nullptr, 0);
 }
 
-channel::ChannelRef RefOf(const Sock* sock) { return {sock->region_id, sock->slot, sock->epoch, sock->side, 0}; }
+channel::ChannelRef RefOf(const Sock* sock) {
+  return {sock->region_id, sock->slot, sock->epoch, sock->side, 0};
+}
 
 // reading
 void Disconnect(std::uint64_t retry_after_ns) {
@@ -149,8 +152,11 @@ void OnGrant(const channel::Grant& grant, int memfd) {
   const bool usable = region >= 0 && grant.channel.slot < channel::kSlots && grant.channel.side <= 1 && grant.channel.epoch != 0;
   if (sock == nullptr || !usable) Log("agent: a grant nobody waits for, slot %d", static_cast<int>(grant.channel.slot));
   if (sock == nullptr || !usable || sock->phase.load(std::memory_order_relaxed) != Phase::kAsked) {
-    const channel::Release release{channel::HeaderOf(MessageType::kRelease), grant.cookie, grant.channel,
-                                   static_cast<std::uint16_t>(usable ? channel::Reason::kClosing : channel::Reason::kNoMemory), {}};
+    const channel::Release release{channel::HeaderOf(MessageType::kRelease),
+                                   grant.cookie,
+                                   grant.channel,
+                                   static_cast<std::uint16_t>(usable ? channel::Reason::kClosing : channel::Reason::kNoMemory),
+                                   {}};
     (void)SendMessage(release);
     if (sock != nullptr) NoteDenied(sock, channel::Reason::kNoMemory, 1000);
     return;
@@ -303,7 +309,8 @@ bool SendCancel(const Sock* sock) {
 }
 
 void SendRelease(const Sock* sock, channel::Reason reason) {
-  (void)SendMessage(channel::Release{channel::HeaderOf(MessageType::kRelease), sock->cookie, RefOf(sock), static_cast<std::uint16_t>(reason), {}});
+  (void)SendMessage(
+      channel::Release{channel::HeaderOf(MessageType::kRelease), sock->cookie, RefOf(sock), static_cast<std::uint16_t>(reason), {}});
 }
 
 void SendNote(const Sock* sock, channel::Reason reason) {

@@ -51,8 +51,8 @@ ssize_t ReceiveOr(int fd, const struct iovec* parts, int count, int flags, Plain
   if (!ref) return plain();
   for (;;) {
     if (IsAttached(ref, fd)) {
-      if (flags & MSG_OOB) return ToProgram(-EINVAL);         // no urgent data is there
-      if (flags & MSG_ERRQUEUE) return plain();               // the kernel's queue of errors, not the stream
+      if (flags & MSG_OOB) return ToProgram(-EINVAL);  // no urgent data is there
+      if (flags & MSG_ERRQUEUE) return plain();        // the kernel's queue of errors, not the stream
       if (flags & ~kReceiveOnRing) return ToProgram(-EOPNOTSUPP);
       const ssize_t got = Receive(ref, fd, parts, count, flags);
       if (got == kNotAttached) continue;
@@ -109,7 +109,9 @@ void FillEmptyAddress(socklen_t* length) {
   if (length != nullptr) *length = 0;
 }
 
-bool IsPosition(off_t offset, int flags) { return offset == -1 && flags == 0; }
+bool IsPosition(off_t offset, int flags) {
+  return offset == -1 && flags == 0;
+}
 
 ssize_t ReadFd(int fd, void* buffer, size_t size) {
   const struct iovec part = {buffer, size};
@@ -144,6 +146,24 @@ ssize_t ReceiveMessage(int fd, struct msghdr* message, int flags) {
     message->msg_controllen = 0;
     message->msg_flags = 0;
   }
+  return got;
+}
+
+constexpr int kAttachedNow = -2;
+
+// As the kernel does it: an error after some messages stays in the socket.
+int ReceiveManyPlain(SockRef ref, int fd, struct mmsghdr* messages, unsigned count, int flags, struct timespec* timeout) {
+  int got;
+  {
+    Inside inside(ref.sock->inside_rx);
+    if (ref.sock->phase.load(std::memory_order_seq_cst) >= Phase::kAttaching) return kAttachedNow;
+    got = Real().recvmmsg(fd, messages, count, flags, timeout);
+  }
+  ssize_t bytes = 0;
+  for (int i = 0; i < got; ++i) bytes += messages[i].msg_len;
+  const int saved = errno;
+  if (bytes > 0 && !(flags & MSG_PEEK)) NotePlainReceive(ref, fd, bytes);
+  errno = saved;
   return got;
 }
 
@@ -193,7 +213,9 @@ ssize_t SendFileFd(int out, int in, off_t* offset, size_t size) {
 
 }  // namespace
 
-VSOCKET_INTERPOSE(ssize_t, read, int fd, void* buffer, size_t size) { return ReadFd(fd, buffer, size); }
+VSOCKET_INTERPOSE(ssize_t, read, int fd, void* buffer, size_t size) {
+  return ReadFd(fd, buffer, size);
+}
 
 VSOCKET_INTERPOSE(ssize_t, __read_chk, int fd, void* buffer, size_t size, size_t room) {
   if (size > room) return Real().__read_chk(fd, buffer, size, room);  // which ends the program
@@ -214,7 +236,9 @@ VSOCKET_INTERPOSE(ssize_t, preadv64v2, int fd, const struct iovec* parts, int co
   return ReceiveOr(fd, parts, count, 0, [&] { return Real().preadv64v2(fd, parts, count, offset, flags); });
 }
 
-VSOCKET_INTERPOSE(ssize_t, recv, int fd, void* buffer, size_t size, int flags) { return ReceiveFd(fd, buffer, size, flags); }
+VSOCKET_INTERPOSE(ssize_t, recv, int fd, void* buffer, size_t size, int flags) {
+  return ReceiveFd(fd, buffer, size, flags);
+}
 
 VSOCKET_INTERPOSE(ssize_t, __recv_chk, int fd, void* buffer, size_t size, size_t room, int flags) {
   if (size > room) return Real().__recv_chk(fd, buffer, size, room, flags);
@@ -231,10 +255,17 @@ VSOCKET_INTERPOSE(ssize_t, __recvfrom_chk, int fd, void* buffer, size_t size, si
   return ReceiveFromFd(fd, buffer, size, flags, address, length);
 }
 
-VSOCKET_INTERPOSE(ssize_t, recvmsg, int fd, struct msghdr* message, int flags) { return ReceiveMessage(fd, message, flags); }
+VSOCKET_INTERPOSE(ssize_t, recvmsg, int fd, struct msghdr* message, int flags) {
+  return ReceiveMessage(fd, message, flags);
+}
 
 VSOCKET_INTERPOSE(int, recvmmsg, int fd, struct mmsghdr* messages, unsigned count, int flags, struct timespec* timeout) {
-  if (!FindSock(fd)) return Real().recvmmsg(fd, messages, count, flags, timeout);
+  const SockRef ref = FindSock(fd);
+  if (!ref || count == 0) return Real().recvmmsg(fd, messages, count, flags, timeout);
+  if (!IsAttached(ref, fd)) {
+    const int plain = ReceiveManyPlain(ref, fd, messages, count, flags, timeout);
+    if (plain != kAttachedNow) return plain;
+  }
   const std::uint64_t deadline = timeout == nullptr ? UINT64_MAX
                                                     : MonotonicNs() + static_cast<std::uint64_t>(timeout->tv_sec) * 1000000000 +
                                                           static_cast<std::uint64_t>(timeout->tv_nsec);
@@ -291,8 +322,8 @@ VSOCKET_INTERPOSE(int, sendmmsg, int fd, struct mmsghdr* messages, unsigned coun
   unsigned done = 0;
   while (done < count) {
     const struct msghdr& message = messages[done].msg_hdr;
-    const ssize_t sent = SendOr(fd, message.msg_iov, static_cast<int>(message.msg_iovlen), flags,
-                                [&] { return Real().sendmsg(fd, &message, flags); });
+    const ssize_t sent =
+        SendOr(fd, message.msg_iov, static_cast<int>(message.msg_iovlen), flags, [&] { return Real().sendmsg(fd, &message, flags); });
     if (sent < 0 && done != 0) KeepForNextCall(FindSock(fd), -errno);
     if (sent < 0) return done != 0 ? static_cast<int>(done) : -1;
     messages[done++].msg_len = static_cast<unsigned>(sent);
@@ -303,8 +334,12 @@ VSOCKET_INTERPOSE(int, sendmmsg, int fd, struct mmsghdr* messages, unsigned coun
   return static_cast<int>(done);
 }
 
-VSOCKET_INTERPOSE(ssize_t, sendfile, int out, int in, off_t* offset, size_t size) { return SendFileFd(out, in, offset, size); }
-VSOCKET_INTERPOSE(ssize_t, sendfile64, int out, int in, off_t* offset, size_t size) { return SendFileFd(out, in, offset, size); }
+VSOCKET_INTERPOSE(ssize_t, sendfile, int out, int in, off_t* offset, size_t size) {
+  return SendFileFd(out, in, offset, size);
+}
+VSOCKET_INTERPOSE(ssize_t, sendfile64, int out, int in, off_t* offset, size_t size) {
+  return SendFileFd(out, in, offset, size);
+}
 
 VSOCKET_INTERPOSE(ssize_t, splice, int in, off_t* in_offset, int out, off_t* out_offset, size_t size, unsigned flags) {
   const SockRef from = FindSock(in);

@@ -134,7 +134,9 @@ int WaitOr(int epfd, struct epoll_event* events, int room, std::uint64_t timeout
   return static_cast<int>(ToProgram(WaitOnRings(set, {epfd, events, room, mask}, timeout_ns)));
 }
 
-std::uint64_t FromMs(int timeout) { return timeout < 0 ? kForever : static_cast<std::uint64_t>(timeout) * 1000000; }
+std::uint64_t FromMs(int timeout) {
+  return timeout < 0 ? kForever : static_cast<std::uint64_t>(timeout) * 1000000;
+}
 
 }  // namespace
 
@@ -164,9 +166,9 @@ VSOCKET_INTERPOSE(int, epoll_pwait, int epfd, struct epoll_event* events, int ro
 }
 
 VSOCKET_INTERPOSE(int, epoll_pwait2, int epfd, struct epoll_event* events, int room, const struct timespec* timeout, const sigset_t* mask) {
-  const std::uint64_t ns = timeout == nullptr ? kForever
-                                              : static_cast<std::uint64_t>(timeout->tv_sec) * 1000000000 +
-                                                    static_cast<std::uint64_t>(timeout->tv_nsec);
+  const std::uint64_t ns = timeout == nullptr
+                               ? kForever
+                               : static_cast<std::uint64_t>(timeout->tv_sec) * 1000000000 + static_cast<std::uint64_t>(timeout->tv_nsec);
   return WaitOr(epfd, events, room, ns, mask, [&] { return Real().epoll_pwait2(epfd, events, room, timeout, mask); });
 }
 

@@ -1,7 +1,8 @@
 // poll and select over kernel descriptors and rings alike.
+#include <sys/mman.h>
+
 #include <cerrno>
 #include <ctime>
-#include <sys/mman.h>
 
 #include "shim/epoll_set.h"
 #include "shim/errno.h"
@@ -232,7 +233,9 @@ std::uint64_t FromTimespec(const struct timespec* timeout) {
   if (timeout == nullptr) return kForever;
   return static_cast<std::uint64_t>(timeout->tv_sec) * 1000000000 + static_cast<std::uint64_t>(timeout->tv_nsec);
 }
-std::uint64_t FromMs(int timeout) { return timeout < 0 ? kForever : static_cast<std::uint64_t>(timeout) * 1000000; }
+std::uint64_t FromMs(int timeout) {
+  return timeout < 0 ? kForever : static_cast<std::uint64_t>(timeout) * 1000000;
+}
 bool Valid(const struct timespec* timeout) {
   return timeout == nullptr || (timeout->tv_sec >= 0 && timeout->tv_nsec >= 0 && timeout->tv_nsec < 1000000000);
 }
@@ -300,16 +303,17 @@ VSOCKET_INTERPOSE(int, ppoll, struct pollfd* items, nfds_t count, const struct t
 }
 
 VSOCKET_INTERPOSE(int, __ppoll_chk, struct pollfd* items, nfds_t count, const struct timespec* timeout, const sigset_t* mask, size_t room) {
-  if (room / sizeof *items < count || !Valid(timeout) || !AnyRing(items, count)) return Real().__ppoll_chk(items, count, timeout, mask, room);
+  if (room / sizeof *items < count || !Valid(timeout) || !AnyRing(items, count))
+    return Real().__ppoll_chk(items, count, timeout, mask, room);
   return static_cast<int>(ToProgram(PollRings(items, count, FromTimespec(timeout), mask)));
 }
 
 VSOCKET_INTERPOSE(int, select, int count, fd_set* read, fd_set* write, fd_set* except, struct timeval* timeout) {
   const bool valid = timeout == nullptr || (timeout->tv_sec >= 0 && timeout->tv_usec >= 0);
   if (!valid || !AnyRingInSets(count, read, write, except)) return Real().select(count, read, write, except, timeout);
-  const std::uint64_t ns = timeout == nullptr ? kForever
-                                              : static_cast<std::uint64_t>(timeout->tv_sec) * 1000000000 +
-                                                    static_cast<std::uint64_t>(timeout->tv_usec) * 1000;
+  const std::uint64_t ns =
+      timeout == nullptr ? kForever
+                         : static_cast<std::uint64_t>(timeout->tv_sec) * 1000000000 + static_cast<std::uint64_t>(timeout->tv_usec) * 1000;
   const std::uint64_t start = MonotonicNs();
   const int result = SelectRings(count, read, write, except, ns, nullptr);
   if (timeout != nullptr) {  // Linux tells what is left (select(2))
@@ -321,7 +325,8 @@ VSOCKET_INTERPOSE(int, select, int count, fd_set* read, fd_set* write, fd_set* e
   return static_cast<int>(ToProgram(result));
 }
 
-VSOCKET_INTERPOSE(int, pselect, int count, fd_set* read, fd_set* write, fd_set* except, const struct timespec* timeout, const sigset_t* mask) {
+VSOCKET_INTERPOSE(int, pselect, int count, fd_set* read, fd_set* write, fd_set* except, const struct timespec* timeout,
+                  const sigset_t* mask) {
   if (!Valid(timeout) || !AnyRingInSets(count, read, write, except)) return Real().pselect(count, read, write, except, timeout, mask);
   return static_cast<int>(ToProgram(SelectRings(count, read, write, except, FromTimespec(timeout), mask)));
 }

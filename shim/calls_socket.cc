@@ -2,8 +2,8 @@
 #include <netinet/in.h>
 
 #include "shim/close.h"
-#include "shim/errno.h"
 #include "shim/epoll_set.h"
+#include "shim/errno.h"
 #include "shim/own_fds.h"
 #include "shim/process.h"
 #include "shim/real.h"

@@ -27,7 +27,9 @@ void Text(char (&into)[N], const char* text) {
 
 }  // namespace
 
-const Config& GetConfig() { return config; }
+const Config& GetConfig() {
+  return config;
+}
 
 void LoadConfig() {
   const char* upgrade = std::getenv("VSOCKET_UPGRADE");

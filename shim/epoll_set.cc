@@ -1,10 +1,11 @@
 #include "shim/epoll_set.h"
 
-#include <cerrno>
-#include <cstring>
 #include <poll.h>
 #include <sys/mman.h>
 #include <sys/random.h>
+
+#include <cerrno>
+#include <cstring>
 
 #include "shim/agent_link.h"
 #include "shim/stream.h"
@@ -15,8 +16,8 @@
 namespace vsocket::shim {
 namespace {
 
-constexpr std::uint32_t kQuietLooks = 4096;   // looks without news before a connection is left to the kernel
-constexpr std::uint32_t kWakeId = 0xfffff;    // tag of a wake object
+constexpr std::uint32_t kQuietLooks = 4096;  // looks without news before a connection is left to the kernel
+constexpr std::uint32_t kWakeId = 0xfffff;   // tag of a wake object
 constexpr std::uint32_t kKernelEvents = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLPRI | EPOLLET;
 constexpr std::uint32_t kInEvents = EPOLLIN | EPOLLRDNORM;
 constexpr std::uint32_t kOutEvents = EPOLLOUT | EPOLLWRNORM;
@@ -30,7 +31,9 @@ void* Pages(std::size_t size) {
   return at < 0 && at > -4096 ? nullptr : reinterpret_cast<void*>(at);
 }
 
-bool IsAttached(SockRef ref) { return !ref.Stale() && ref.sock->phase.load(std::memory_order_acquire) == Phase::kAttached; }
+bool IsAttached(SockRef ref) {
+  return !ref.Stale() && ref.sock->phase.load(std::memory_order_acquire) == Phase::kAttached;
+}
 
 bool KernelSays(int fd, short events) {
   struct pollfd item = {fd, events, 0};
@@ -40,8 +43,12 @@ bool KernelSays(int fd, short events) {
 
 }  // namespace
 
-void NoteRingChange() { ring_changes.fetch_add(1, std::memory_order_release); }
-std::uint64_t RingChanges() { return ring_changes.load(std::memory_order_acquire); }
+void NoteRingChange() {
+  ring_changes.fetch_add(1, std::memory_order_release);
+}
+std::uint64_t RingChanges() {
+  return ring_changes.load(std::memory_order_acquire);
+}
 
 void EpollSet::Reset(int new_epfd) {
   epfd = new_epfd;
@@ -135,7 +142,8 @@ int EpollSet::ControlOnRing(int op, int fd, const struct epoll_event* event) {
   watch.data = event->data.u64;
   watch.disabled = watch.dormant = false;
   watch.fresh = true;
-  if (op == EPOLL_CTL_ADD) watch.sticky |= watch.ref.sock->dead.load(std::memory_order_relaxed) != 0 ? static_cast<std::uint32_t>(EPOLLHUP) : 0u;
+  if (op == EPOLL_CTL_ADD)
+    watch.sticky |= watch.ref.sock->dead.load(std::memory_order_relaxed) != 0 ? static_cast<std::uint32_t>(EPOLLHUP) : 0u;
   Heat(id);
   return 0;
 }
@@ -375,7 +383,9 @@ bool EpollSet::AnythingNew() const {
   for (std::uint32_t i = 0; i < hot_count_; ++i) {
     const Watch& watch = watches_[hot_[i]];
     if (watch.disabled) continue;
-    if ((watch.events & kInEvents) && RingHasData(watch.ref.sock) && (!(watch.events & EPOLLET) || watch.in_mark != RingTail(watch.ref.sock))) return true;
+    if ((watch.events & kInEvents) && RingHasData(watch.ref.sock) &&
+        (!(watch.events & EPOLLET) || watch.in_mark != RingTail(watch.ref.sock)))
+      return true;
     if ((watch.events & kOutEvents) && (!(watch.events & EPOLLET) || watch.ref.sock->nospace.load(std::memory_order_relaxed)) &&
         RingHasRoom(watch.ref.sock)) {
       return true;

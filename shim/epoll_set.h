@@ -8,8 +8,9 @@
 // Per process. Thread safety: each set has a lock; it is never held while sleeping.
 #pragma once
 
-#include <cstdint>
 #include <sys/epoll.h>
+
+#include <cstdint>
 
 #include "shim/sock.h"
 
@@ -17,19 +18,19 @@ namespace vsocket::shim {
 
 struct Watch {
   int fd;
-  SockRef ref;              // null sock: free, or a nested set
-  std::uint32_t events;     // as the program asked
+  SockRef ref;           // null sock: free, or a nested set
+  std::uint32_t events;  // as the program asked
   std::uint64_t data;
-  std::uint64_t in_mark;    // EPOLLET: what was reported already
-  std::uint32_t sticky;     // EPOLLHUP, EPOLLERR, EPOLLRDHUP as the kernel reported them
-  std::uint32_t quiet;      // looks in a row without news
-  std::uint32_t hot_at;     // place in `hot`, or kNotHot
-  bool on_ring;             // the kernel registration is ours
-  bool disabled;            // EPOLLONESHOT has fired
-  bool fresh;               // just added or modified: the next look reports whatever is ready, edge or not
-  bool nested;              // an epoll set within this one
-  bool armed;               // parked, or prepared for a sleep
-  bool dormant;             // deleted by the program
+  std::uint64_t in_mark;  // EPOLLET: what was reported already
+  std::uint32_t sticky;   // EPOLLHUP, EPOLLERR, EPOLLRDHUP as the kernel reported them
+  std::uint32_t quiet;    // looks in a row without news
+  std::uint32_t hot_at;   // place in `hot`, or kNotHot
+  bool on_ring;           // the kernel registration is ours
+  bool disabled;          // EPOLLONESHOT has fired
+  bool fresh;             // just added or modified: the next look reports whatever is ready, edge or not
+  bool nested;            // an epoll set within this one
+  bool armed;             // parked, or prepared for a sleep
+  bool dormant;           // deleted by the program
 };
 inline constexpr std::uint32_t kNotHot = UINT32_MAX;
 
@@ -84,16 +85,16 @@ class EpollSet {
   std::uint32_t capacity_ = 0, end_ = 0, hot_count_ = 0, rings_ = 0, nested_ = 0, turn_ = 0, free_ = 0;
   std::uint64_t tag_ = 0;
   std::uint64_t seen_attaches_ = 0;
-  std::uint64_t waiter_ = 0;         // names this set among the waiters of wake_fds.h
-  int wake_fds_[32] = {};            // the latest wake objects in the kernel's set, to be emptied
+  std::uint64_t waiter_ = 0;  // names this set among the waiters of wake_fds.h
+  int wake_fds_[32] = {};     // the latest wake objects in the kernel's set, to be emptied
   std::uint32_t wake_count_ = 0;
 };
 
 // The set behind an epoll descriptor, if the shim follows it; made by the first connection added.
 EpollSet* FindSet(int epfd);
 EpollSet* MakeSet(int epfd);
-void DropSet(int epfd);              // closed
-void CopySet(int epfd, int copy);    // dup
+void DropSet(int epfd);                          // closed
+void CopySet(int epfd, int copy);                // dup
 void ForgetSets(unsigned first, unsigned last);  // close_range, both ends included
 // A connection's descriptor is being closed: out of every set.
 void ForgetWatches(int fd, SockRef ref);

@@ -14,7 +14,7 @@ EpollSet sets[kMaxSets];
 std::atomic<int> sets_end{0};
 std::atomic<std::uint16_t>* by_fd = nullptr;  // index + 1
 std::atomic<std::uint32_t>* hints = nullptr;
-std::atomic<std::int32_t> users[kMaxSets];    // descriptors that name the set
+std::atomic<std::int32_t> users[kMaxSets];  // descriptors that name the set
 Lock making;
 
 bool HaveTable() {

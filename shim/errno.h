@@ -1,10 +1,11 @@
 // The boundary between our results (-errno) and the program's (errno, -1).
 #pragma once
 
-#include <cerrno>
-#include <csignal>
 #include <sys/socket.h>
 #include <sys/types.h>
+
+#include <cerrno>
+#include <csignal>
 
 #include "shim/sys.h"
 

@@ -1,9 +1,10 @@
 #include "shim/lock.h"
 
-#include <cerrno>
 #include <fcntl.h>
 #include <linux/futex.h>
 #include <time.h>
+
+#include <cerrno>
 
 #include "shim/sys.h"
 
@@ -41,7 +42,9 @@ std::uint32_t ThreadId() {
   return thread_id;
 }
 
-void ForgetThreadId() { thread_id = 0; }
+void ForgetThreadId() {
+  thread_id = 0;
+}
 
 bool Lock::AcquireSlow(std::uint32_t me) {
   for (int spins = 0; spins < 200; ++spins) {
@@ -68,6 +71,8 @@ bool Lock::AcquireSlow(std::uint32_t me) {
   }
 }
 
-void Lock::WakeOne() { Sys(SYS_futex, &word_, FUTEX_WAKE, 1, 0, 0, 0); }
+void Lock::WakeOne() {
+  Sys(SYS_futex, &word_, FUTEX_WAKE, 1, 0, 0, 0);
+}
 
 }  // namespace vsocket::shim

@@ -10,8 +10,8 @@
 
 namespace vsocket::shim {
 
-std::uint32_t ThreadId();        // cached per thread
-void ForgetThreadId();           // in the child after fork
+std::uint32_t ThreadId();  // cached per thread
+void ForgetThreadId();     // in the child after fork
 
 class Lock {
  public:

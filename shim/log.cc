@@ -1,8 +1,9 @@
 #include "shim/log.h"
 
+#include <fcntl.h>
+
 #include <cstdlib>
 #include <cstring>
-#include <fcntl.h>
 
 #include "shim/own_fds.h"
 #include "shim/sys.h"

@@ -1,8 +1,9 @@
 #include "shim/own_fds.h"
 
-#include <atomic>
 #include <fcntl.h>
 #include <sys/resource.h>
+
+#include <atomic>
 
 #include "shim/sys.h"
 
@@ -45,7 +46,9 @@ void DropOwnFd(int fd) {
   Sys(SYS_close, fd);
 }
 
-bool IsOwnFd(int fd) { return fd >= 0 && NextOwnFd(fd) == fd; }
+bool IsOwnFd(int fd) {
+  return fd >= 0 && NextOwnFd(fd) == fd;
+}
 
 int NextOwnFd(int from) {
   const int count = end.load(std::memory_order_acquire);

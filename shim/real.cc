@@ -1,8 +1,9 @@
 #include "shim/real.h"
 
-#include <cstring>
 #include <elf.h>
 #include <link.h>
+
+#include <cstring>
 
 #include "shim/config.h"
 #include "shim/sock.h"

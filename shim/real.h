@@ -2,8 +2,6 @@
 // of another preloaded library). One pointer a row of calls.def; null where this libc has no such function.
 #pragma once
 
-#include <cstdarg>
-#include <cstdio>
 #include <poll.h>
 #include <signal.h>
 #include <spawn.h>
@@ -13,6 +11,9 @@
 #include <sys/types.h>
 #include <sys/uio.h>
 #include <termios.h>
+
+#include <cstdarg>
+#include <cstdio>
 
 namespace vsocket::shim {
 
@@ -36,8 +37,8 @@ inline const RealCalls& Real() {
 
 // Declares the function that takes the place of `name`: the body follows. The assembler name keeps our C++ declaration apart from libc's,
 // whose attributes and exception specifications differ between libcs.
-#define VSOCKET_INTERPOSE(result, name, ...)                                                                              \
-  extern "C" __attribute__((visibility("default"))) result vsocket_##name(__VA_ARGS__) __asm__(#name);                    \
+#define VSOCKET_INTERPOSE(result, name, ...)                                                           \
+  extern "C" __attribute__((visibility("default"))) result vsocket_##name(__VA_ARGS__) __asm__(#name); \
   extern "C" result vsocket_##name(__VA_ARGS__)
 
 }  // namespace vsocket::shim

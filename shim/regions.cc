@@ -15,7 +15,7 @@ constexpr int kMaxRegions = 4096;
 
 struct Mapped {
   std::byte* base;
-  std::byte* spare;   // address range of a region that is gone: kept mapped (to nothing), for the next one in this place
+  std::byte* spare;  // address range of a region that is gone: kept mapped (to nothing), for the next one in this place
   std::uint64_t id;
   int memfd;
   std::atomic<std::int32_t> users;

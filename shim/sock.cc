@@ -1,7 +1,8 @@
 #include "shim/sock.h"
 
-#include <new>
 #include <sys/mman.h>
+
+#include <new>
 
 #include "shim/sys.h"
 
@@ -43,7 +44,9 @@ std::uint32_t PopFree() {
   return 0;
 }
 
-std::uint32_t Entry(std::uint32_t index, std::uint32_t generation) { return (generation & kGenerationMask) << kIndexBits | index; }
+std::uint32_t Entry(std::uint32_t index, std::uint32_t generation) {
+  return (generation & kGenerationMask) << kIndexBits | index;
+}
 
 void NoteFd(int fd) {
   std::int32_t seen = highest_fd.load(std::memory_order_relaxed);
@@ -154,11 +157,19 @@ void ForEachHeld(void (*visit)(const Sock* sock)) {
   }
 }
 
-void ShareAllForFork() { AddToHeld(1); }
-void UnshareAfterFailedFork() { AddToHeld(static_cast<std::uint32_t>(-1)); }
+void ShareAllForFork() {
+  AddToHeld(1);
+}
+void UnshareAfterFailedFork() {
+  AddToHeld(static_cast<std::uint32_t>(-1));
+}
 
-std::uint32_t IndexOf(const Sock* sock) { return static_cast<std::uint32_t>(sock - socks); }
+std::uint32_t IndexOf(const Sock* sock) {
+  return static_cast<std::uint32_t>(sock - socks);
+}
 
-Sock* SockAt(std::uint32_t index) { return index != 0 && index < kMaxSocks && socks != nullptr ? &socks[index] : nullptr; }
+Sock* SockAt(std::uint32_t index) {
+  return index != 0 && index < kMaxSocks && socks != nullptr ? &socks[index] : nullptr;
+}
 
 }  // namespace vsocket::shim

@@ -24,63 +24,63 @@ namespace vsocket::shim {
 // How far a connection has come. Only forward, but for kAsked -> kPlain (denied, or no answer) and -> kPlain when a channel is given up.
 enum class Phase : std::uint8_t {
   kFree = 0,
-  kIdle,      // a socket, not connected (or a listener)
-  kPlain,     // connected: calls go straight to the kernel, counted
-  kAsked,     // as kPlain; the agent has been asked
-  kGranted,   // a channel is there; calls are taken one at a time until none is inside the kernel and the counts are proven
-  kAttaching, // for a moment: a plain call that begins now waits for the outcome
-  kAttached,  // the channel is in use: each direction by its SwitchSender / SwitchReceiver
+  kIdle,       // a socket, not connected (or a listener)
+  kPlain,      // connected: calls go straight to the kernel, counted
+  kAsked,      // as kPlain; the agent has been asked
+  kGranted,    // a channel is there; calls are taken one at a time until none is inside the kernel and the counts are proven
+  kAttaching,  // for a moment: a plain call that begins now waits for the outcome
+  kAttached,   // the channel is in use: each direction by its SwitchSender / SwitchReceiver
 };
 
 struct alignas(64) Sock {
   // Receiving half (rx_lock).
   Lock rx_lock;
-  std::atomic<std::uint8_t> fin_seen{0};     // the kernel said EOF
-  std::atomic<std::uint8_t> framed{0};       // rx.mode == kRing, for those who do not hold rx_lock: the peer reads our frames' answers
+  std::atomic<std::uint8_t> fin_seen{0};  // the kernel said EOF
+  std::atomic<std::uint8_t> framed{0};    // rx.mode == kRing, for those who do not hold rx_lock: the peer reads our frames' answers
   std::atomic<std::uint8_t> shut_rd{0};
-  std::atomic<std::uint16_t> error{0};       // errno the kernel gave and the program has not seen yet
+  std::atomic<std::uint16_t> error{0};  // errno the kernel gave and the program has not seen yet
   channel::ConsumerState in;
   channel::SwitchReceiver rx;
 
   // Sending half (tx_lock).
   alignas(64) Lock tx_lock;
   std::atomic<std::uint8_t> shut_wr{0};
-  std::atomic<std::uint8_t> nospace{0};      // a send found no room: the next room is an edge for EPOLLET
-  std::uint16_t up_attempts = 0;             // in a row, while the receiver still had bytes to read
-  std::uint8_t full_hits = 0;                // times the ring was full since it last grew
+  std::atomic<std::uint8_t> nospace{0};  // a send found no room: the next room is an edge for EPOLLET
+  std::uint16_t up_attempts = 0;         // in a row, while the receiver still had bytes to read
+  std::uint8_t full_hits = 0;            // times the ring was full since it last grew
   channel::ProducerState out;
   channel::SwitchSender tx;
   std::uint64_t up_since_ns = 0;
-  std::uint64_t look_again = 0;              // Ticks() at which a busy sender looks at the kernel's side again
+  std::uint64_t look_again = 0;  // Ticks() at which a busy sender looks at the kernel's side again
 
   // Both.
   alignas(64) std::atomic<Phase> phase{Phase::kFree};
-  std::atomic<bool> initiator{false};        // sent the SYN
-  std::atomic<std::uint16_t> pinned{0};      // channel::Reason for staying on TCP for good; kNone: none
+  std::atomic<bool> initiator{false};    // sent the SYN
+  std::atomic<std::uint16_t> pinned{0};  // channel::Reason for staying on TCP for good; kNone: none
   std::atomic<std::uint32_t> generation{0};
-  std::atomic<std::uint32_t> processes{0};   // that have it in their fd table
-  std::atomic<std::uint32_t> inside_tx{0};   // kPlain: calls inside the kernel
+  std::atomic<std::uint32_t> processes{0};  // that have it in their fd table
+  std::atomic<std::uint32_t> inside_tx{0};  // kPlain: calls inside the kernel
   std::atomic<std::uint32_t> inside_rx{0};
-  std::atomic<std::uint64_t> plain_tx{0};    // payload bytes by plain calls; the stream position while kPlain
+  std::atomic<std::uint64_t> plain_tx{0};  // payload bytes by plain calls; the stream position while kPlain
   std::atomic<std::uint64_t> plain_rx{0};
-  std::atomic<std::uint32_t> turns{0};       // changes from receiving to sending
+  std::atomic<std::uint32_t> turns{0};  // changes from receiving to sending
   std::atomic<std::uint8_t> last_was_rx{0};
-  std::atomic<std::uint8_t> shim_waits{0};   // the program waits for this socket through us: no bell needed between its waits
-  std::atomic<std::uint8_t> dead{0};         // 1: reset, what arrived before may still be read; 2: killed, nothing may
-  std::atomic<std::uint32_t> sleepers{0};    // waits in progress on this socket, in all processes
-  std::atomic<std::uint8_t> watched{0};      // has been in an epoll set
-  std::atomic<std::uint8_t> nodelay{0};      // the program's own TCP_NODELAY while we need it on
-  std::atomic<std::uint8_t> cork{0};         // the program's own TCP_CORK while we need it off
-  std::uint64_t cookie = 0;                  // SO_COOKIE; 0: not read yet
+  std::atomic<std::uint8_t> shim_waits{0};  // the program waits for this socket through us: no bell needed between its waits
+  std::atomic<std::uint8_t> dead{0};        // 1: reset, what arrived before may still be read; 2: killed, nothing may
+  std::atomic<std::uint32_t> sleepers{0};   // waits in progress on this socket, in all processes
+  std::atomic<std::uint8_t> watched{0};     // has been in an epoll set
+  std::atomic<std::uint8_t> nodelay{0};     // the program's own TCP_NODELAY while we need it on
+  std::atomic<std::uint8_t> cork{0};        // the program's own TCP_CORK while we need it off
+  std::uint64_t cookie = 0;                 // SO_COOKIE; 0: not read yet
   std::uint64_t region_id = 0;
-  std::uint64_t ask_after = 0;               // bytes; grows with each refusal
-  std::uint64_t ask_at_ns = 0;               // not before
-  std::uint64_t ring_tx = 0, ring_rx = 0;    // bytes that went by the ring, for statistics
-  std::uint32_t region = 0;                  // index in the process's region table
+  std::uint64_t ask_after = 0;             // bytes; grows with each refusal
+  std::uint64_t ask_at_ns = 0;             // not before
+  std::uint64_t ring_tx = 0, ring_rx = 0;  // bytes that went by the ring, for statistics
+  std::uint32_t region = 0;                // index in the process's region table
   std::uint32_t slot = 0;
   std::uint32_t epoch = 0;
   std::uint32_t side = 0;
-  std::uint32_t next_free = 0;               // arena free list
+  std::uint32_t next_free = 0;  // arena free list
 };
 
 struct SockRef {

@@ -19,16 +19,16 @@ void Start() {
     while (!ready) CpuRelax();  // another thread is at it
     return;
   }
-  BindRealCalls();      // first: everything else may be called by way of an interposer
-  LoadConfig();         // the environment
-  (void)InitSocks();    // without memory nothing is tracked, and every call goes to the kernel
-  LoadLog();            // needs the table of own descriptors
+  BindRealCalls();    // first: everything else may be called by way of an interposer
+  LoadConfig();       // the environment
+  (void)InitSocks();  // without memory nothing is tracked, and every call goes to the kernel
+  LoadLog();          // needs the table of own descriptors
   __atomic_store_n(&ready, true, __ATOMIC_RELEASE);
 }
 
 void AfterForkInChild() {
-  ForgetThreadId();     // locks are held by thread ids
-  ForgetAgent();        // the line is the parent's
+  ForgetThreadId();  // locks are held by thread ids
+  ForgetAgent();     // the line is the parent's
   ForgetWakeFds();
   ResetStatsForChild();
 }
@@ -40,8 +40,12 @@ std::uint64_t MonotonicNs() {
 }
 
 namespace {
-__attribute__((constructor)) void OnLoad() { (void)Real(); }
-__attribute__((destructor)) void OnUnload() { WriteStats(); }
+__attribute__((constructor)) void OnLoad() {
+  (void)Real();
+}
+__attribute__((destructor)) void OnUnload() {
+  WriteStats();
+}
 }  // namespace
 
 }  // namespace vsocket::shim

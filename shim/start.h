@@ -3,7 +3,7 @@
 
 namespace vsocket::shim {
 
-void BindRealCalls();   // real.cc
+void BindRealCalls();  // real.cc
 void AfterForkInChild();
 
 }  // namespace vsocket::shim

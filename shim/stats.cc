@@ -20,7 +20,9 @@ struct Totals {
 Totals totals;
 std::atomic<bool> written{false};
 
-void Add(std::atomic<std::uint64_t>& counter, std::uint64_t amount) { counter.fetch_add(amount, std::memory_order_relaxed); }
+void Add(std::atomic<std::uint64_t>& counter, std::uint64_t amount) {
+  counter.fetch_add(amount, std::memory_order_relaxed);
+}
 
 // Wraps below zero for `sign` -1: what is added later brings it back.
 void Count(const Sock* sock, std::uint64_t sign) {
@@ -37,22 +39,35 @@ void Count(const Sock* sock, std::uint64_t sign) {
   if (reason != 0 && reason < kReasons) Add(totals.reasons[reason], sign);
 }
 
-void TakeBack(const Sock* sock) { Count(sock, std::uint64_t{0} - 1); }
+void TakeBack(const Sock* sock) {
+  Count(sock, std::uint64_t{0} - 1);
+}
 
 }  // namespace
 
-void CountConnection() { Add(totals.connections, 1); }
-void CountUp() { Add(totals.ups, 1); }
-void CountDown() { Add(totals.downs, 1); }
-void CountUpgraded() { Add(totals.upgraded, 1); }
+void CountConnection() {
+  Add(totals.connections, 1);
+}
+void CountUp() {
+  Add(totals.ups, 1);
+}
+void CountDown() {
+  Add(totals.downs, 1);
+}
+void CountUpgraded() {
+  Add(totals.upgraded, 1);
+}
 
-void CountSock(const Sock* sock) { Count(sock, 1); }
+void CountSock(const Sock* sock) {
+  Count(sock, 1);
+}
 
 void WriteStats(bool even_if_nothing) {
   if (GetConfig().stats_path[0] == '\0' || written.exchange(true)) return;
   ForEachHeld(CountSock);
   std::uint64_t any = 0;
-  for (const auto* counter : {&totals.connections, &totals.ring_tx, &totals.ring_rx, &totals.tcp_tx, &totals.tcp_rx}) any |= counter->load();
+  for (const auto* counter : {&totals.connections, &totals.ring_tx, &totals.ring_rx, &totals.tcp_tx, &totals.tcp_rx})
+    any |= counter->load();
   for (const auto& reason : totals.reasons) any |= reason.load();
   if (any == 0 && !even_if_nothing) return;
   char comm[16] = {};

@@ -7,8 +7,8 @@
 namespace vsocket::shim {
 
 void CountConnection();
-void CountUp();      // a direction went up to a ring
-void CountDown();    // a direction came down to TCP
+void CountUp();    // a direction went up to a ring
+void CountDown();  // a direction came down to TCP
 void CountUpgraded();
 // A connection of this process is over, or the process is: its bytes join the totals.
 void CountSock(const Sock* sock);

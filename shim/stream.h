@@ -5,9 +5,10 @@
 // Every function returns bytes or 0, or -errno. Thread safety: any thread; each takes the Sock's locks itself.
 #pragma once
 
-#include <cstdint>
 #include <sys/types.h>
 #include <sys/uio.h>
+
+#include <cstdint>
 
 #include "shim/regions.h"
 #include "shim/sock.h"
@@ -28,9 +29,9 @@ ssize_t TrySendFile(SockRef ref, int fd, int in_fd, off_t* offset, size_t size);
 
 // What is ready on the ring side. `kernel_ready`: the kernel reports the socket readable or in error, so frames, FIN or RST are looked at.
 struct Readiness {
-  bool in = false;       // a receive would not block
-  bool out = false;      // a send would not block, and there is room worth a wake-up
-  bool in_by_kernel = false;   // the direction is on TCP: ask the kernel
+  bool in = false;            // a receive would not block
+  bool out = false;           // a send would not block, and there is room worth a wake-up
+  bool in_by_kernel = false;  // the direction is on TCP: ask the kernel
   bool out_by_kernel = false;
   std::uint64_t in_mark = 0;   // grows when bytes arrive by the ring: edges for EPOLLET
   std::uint64_t out_mark = 0;  // grows when room appears

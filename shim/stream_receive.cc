@@ -1,6 +1,7 @@
 // The receiving half: payload by TCP up to a proposal's start, from the ring after it, frames in between.
-#include <cerrno>
 #include <sys/socket.h>
+
+#include <cerrno>
 
 #include "shim/stream_parts.h"
 #include "shim/sys.h"
@@ -89,11 +90,11 @@ ssize_t EndOfStream(Sock* sock) {
 }  // namespace
 
 bool IsCleanEnd(const Sock* sock, const Channel& ch) {
-  if (IsRevoked(sock, ch) || ch.mine->proposal_generation.load(std::memory_order_relaxed) == 0) return false;  // no frame of ours was unread
+  if (IsRevoked(sock, ch) || ch.mine->proposal_generation.load(std::memory_order_relaxed) == 0)
+    return false;  // no frame of ours was unread
   const std::uint32_t attached = ch.theirs->attached.load(std::memory_order_acquire);
   const bool left_for_tcp = attached == 0 && ch.theirs->gate.load(std::memory_order_relaxed) == channel::kShut;
-  return attached != channel::kAborted && !left_for_tcp &&
-         ch.theirs->head.load(std::memory_order_acquire) == PublishedPosition(*ch.mine);
+  return attached != channel::kAborted && !left_for_tcp && ch.theirs->head.load(std::memory_order_acquire) == PublishedPosition(*ch.mine);
 }
 
 channel::Proposal LoadProposal(const Channel& ch) {
@@ -136,8 +137,7 @@ void TakeFrames(Sock* sock, int fd, const Channel& ch) {
     if (seen < 0) return NoteKernelError(sock, ch, static_cast<int>(-seen));
     if (!channel::RefreshData(sock->in, *ch.theirs)) return Kill(sock, fd, "impossible tail");
     if (seen == 0) return NoteFin(sock);
-    const channel::FrameScan scan =
-        channel::ScanFrames(sock->rx, bytes, static_cast<std::size_t>(seen), sock->in.pos, sock->in.seen_tail);
+    const channel::FrameScan scan = channel::ScanFrames(sock->rx, bytes, static_cast<std::size_t>(seen), sock->in.pos, sock->in.seen_tail);
     if (scan.outcome == channel::FrameScan::Outcome::kBroken) return Kill(sock, fd, "a frame that is none");
     if (scan.consumed != 0) (void)Discard(fd, scan.consumed);
     if (sock->rx.mode != RxMode::kRing) {
@@ -178,10 +178,10 @@ ssize_t TryReceive(SockRef ref, int fd, const struct iovec* parts, int count, in
     if (channel::Available(in) != 0) {
       const ssize_t got = ReceiveByRing(sock, ch, parts, count, flags);
       if (sock->rx.mode == RxMode::kDraining) ConsiderDrained(sock, ch);
-      const std::uint32_t waiter = sock->rx.mode == RxMode::kRing &&
-                                           channel::Available(in) + channel::WritableRoom(in.capacity_log2) <= (1ULL << in.capacity_log2)
-                                       ? channel::TakeWaiter(ch.theirs->space_waiter)
-                                       : static_cast<std::uint32_t>(channel::kNobody);
+      const std::uint32_t waiter =
+          sock->rx.mode == RxMode::kRing && channel::Available(in) + channel::WritableRoom(in.capacity_log2) <= (1ULL << in.capacity_log2)
+              ? channel::TakeWaiter(ch.theirs->space_waiter)
+              : static_cast<std::uint32_t>(channel::kNobody);
       rx.Unlock();
       if (waiter != channel::kNobody) Ring(ref, fd, waiter);
       return got;

@@ -1,8 +1,9 @@
 // The sending half: by TCP until the ring may be entered, by the ring after it, and the way back.
-#include <cerrno>
 #include <netinet/in.h>
 #include <sys/socket.h>
 #include <unistd.h>
+
+#include <cerrno>
 
 #include "shim/agent_link.h"
 #include "shim/config.h"

@@ -1,10 +1,11 @@
 // The connection as a whole: how it begins on a channel, what is ready, how it sleeps, and how it ends.
-#include <cerrno>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+
+#include <cerrno>
 
 #include "shim/agent_link.h"
 #include "shim/epoll_set.h"
@@ -25,7 +26,9 @@ int GetOption(int fd, int level, int name) {
   return Sys(SYS_getsockopt, fd, level, name, &value, &size) == 0 ? value : 0;
 }
 
-void SetOption(int fd, int level, int name, int value) { Sys(SYS_setsockopt, fd, level, name, &value, sizeof value); }
+void SetOption(int fd, int level, int name, int value) {
+  Sys(SYS_setsockopt, fd, level, name, &value, sizeof value);
+}
 
 // A look at the socket takes its error off the kernel: the program's next call is to see it.
 void KeepError(Sock* sock, long result) {
@@ -165,7 +168,8 @@ Readiness Look(SockRef ref, int fd, bool kernel_ready) {
   Holding rx(sock->rx_lock);
   Holding tx(sock->tx_lock);
   Channel ch;
-  if (!rx.Held() || !tx.Held() || ref.Stale() || sock->phase.load(std::memory_order_relaxed) != Phase::kAttached || !OpenChannel(sock, &ch)) {
+  if (!rx.Held() || !tx.Held() || ref.Stale() || sock->phase.load(std::memory_order_relaxed) != Phase::kAttached ||
+      !OpenChannel(sock, &ch)) {
     ready.in_by_kernel = ready.out_by_kernel = true;
     return ready;
   }
@@ -216,7 +220,8 @@ bool PrepareToSleep(SockRef ref, int fd, bool want_in, bool want_out, std::uint3
       return false;
     }
     channel::Arm(ch.mine->space_waiter, target);
-    if (!channel::RefreshRoom(sock->out, *ch.theirs) || channel::Room(sock->out) >= channel::WritableRoom(sock->out.capacity_log2)) return false;
+    if (!channel::RefreshRoom(sock->out, *ch.theirs) || channel::Room(sock->out) >= channel::WritableRoom(sock->out.capacity_log2))
+      return false;
     *kernel_events |= POLLIN;  // the bell comes as a byte
   } else if (want_out) {
     *kernel_events |= POLLOUT;
@@ -226,7 +231,9 @@ bool PrepareToSleep(SockRef ref, int fd, bool want_in, bool want_out, std::uint3
     // On TCP too: the peer may go up and write while we sleep, and finds the word that was armed before its proposal.
     channel::Arm(ch.mine->data_waiter, target);
     if (sock->rx.mode == RxMode::kRing) {
-      if (!channel::RefreshData(sock->in, *ch.theirs) || channel::Available(sock->in) != 0 || sock->fin_seen.load(std::memory_order_relaxed)) return false;
+      if (!channel::RefreshData(sock->in, *ch.theirs) || channel::Available(sock->in) != 0 ||
+          sock->fin_seen.load(std::memory_order_relaxed))
+        return false;
     } else if (sock->rx.mode == RxMode::kDraining || ConsiderProposal(sock, ch)) {
       return false;
     }

@@ -2,9 +2,10 @@
 // touch errno, and are no cancellation points. Return value: the kernel's, -errno on failure.
 #pragma once
 
+#include <sys/syscall.h>
+
 #include <cstddef>
 #include <cstdint>
-#include <sys/syscall.h>
 
 namespace vsocket::shim {
 

@@ -1,11 +1,12 @@
 #include "shim/upgrade.h"
 
-#include <cerrno>
 #include <linux/sockios.h>
 #include <linux/tcp.h>
 #include <netinet/in.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+
+#include <cerrno>
 
 #include "shim/agent_link.h"
 #include "shim/config.h"
@@ -92,7 +93,9 @@ void NotePlainSend(SockRef ref, int fd, ssize_t bytes) {
   AfterPlain(ref, fd);
 }
 
-void NoteGrant(Sock* sock) { sock->phase.store(Phase::kGranted, std::memory_order_release); }
+void NoteGrant(Sock* sock) {
+  sock->phase.store(Phase::kGranted, std::memory_order_release);
+}
 
 void NoteDenied(Sock* sock, channel::Reason reason, std::uint32_t retry_after_ms) {
   if (retry_after_ms == 0) sock->pinned.store(static_cast<std::uint16_t>(reason), std::memory_order_relaxed);
@@ -141,7 +144,8 @@ void ConsiderAttach(SockRef ref, int fd) {
   }
   std::uint64_t sent = 0;
   std::uint64_t received = 0;
-  if (!KernelPositions(fd, sock->initiator.load(std::memory_order_relaxed), &sent, &received)) return GiveBack(sock, channel::Reason::kClosing);
+  if (!KernelPositions(fd, sock->initiator.load(std::memory_order_relaxed), &sent, &received))
+    return GiveBack(sock, channel::Reason::kClosing);
   if (sent != sock->plain_tx.load(std::memory_order_relaxed) || received != sock->plain_rx.load(std::memory_order_relaxed)) {
     return GiveBack(sock, channel::Reason::kForeignUse);
   }

@@ -1,11 +1,12 @@
 #include "shim/wait.h"
 
-#include <cerrno>
 #include <fcntl.h>
 #include <poll.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <time.h>
+
+#include <cerrno>
 
 #include "shim/config.h"
 #include "shim/own_fds.h"
@@ -19,8 +20,8 @@ namespace {
 #define VSOCKET_TLS __attribute__((tls_model("initial-exec"))) thread_local
 
 constexpr std::uint64_t kForever = UINT64_MAX;
-constexpr std::uint64_t kTicksPerUs = 2000;       // the order of magnitude is enough
-constexpr std::uint64_t kPreemptedTicks = 100000; // a gap of this size between two looks: the CPU was somebody else's
+constexpr std::uint64_t kTicksPerUs = 2000;        // the order of magnitude is enough
+constexpr std::uint64_t kPreemptedTicks = 100000;  // a gap of this size between two looks: the CPU was somebody else's
 
 VSOCKET_TLS int thread_wake_fd = -1;
 VSOCKET_TLS std::uint32_t thread_wake_owner = 0;
@@ -110,14 +111,18 @@ ssize_t WaitFor(SockRef ref, int fd, bool in, std::uint64_t* deadline) {
 }
 
 // Read without the lock: it only decides whether to look once more.
-bool AtSeam(const Sock* sock) { return sock->rx.mode != channel::SwitchReceiver::Mode::kRing; }
+bool AtSeam(const Sock* sock) {
+  return sock->rx.mode != channel::SwitchReceiver::Mode::kRing;
+}
 
 ssize_t AnswerNow(SockRef ref, std::size_t done, ssize_t error) {
   KeepForNextCall(ref, error);
   return static_cast<ssize_t>(done);
 }
 
-bool StillAttached(SockRef ref) { return !ref.Stale() && ref.sock->phase.load(std::memory_order_acquire) == Phase::kAttached; }
+bool StillAttached(SockRef ref) {
+  return !ref.Stale() && ref.sock->phase.load(std::memory_order_acquire) == Phase::kAttached;
+}
 
 // iovec arithmetic for partial progress; at most kParts parts are looked at in one attempt, as the kernel would take fewer bytes.
 constexpr int kParts = 64;
@@ -281,7 +286,9 @@ void WakeSleepers(const Sock* sock) {
   }
 }
 
-SpinBudget& ThreadSpin() { return thread_spin; }
+SpinBudget& ThreadSpin() {
+  return thread_spin;
+}
 
 std::uint64_t BeginSpin(SpinBudget& budget) {
   const std::uint64_t most = GetConfig().spin_us * kTicksPerUs;
@@ -306,9 +313,13 @@ void SpinBudget::InVain() {
   if (ticks_ < kTicksPerUs) ticks_ = 0;
 }
 
-void SpinBudget::Preempted() { ticks_ = 0; }
+void SpinBudget::Preempted() {
+  ticks_ = 0;
+}
 
-bool SignalMeansEintr() { return handlers_without_restart.load(std::memory_order_relaxed) != 0; }
+bool SignalMeansEintr() {
+  return handlers_without_restart.load(std::memory_order_relaxed) != 0;
+}
 
 void NoteSignalHandler(int signal, bool handled, bool restarts) {
   if (signal < 1 || signal > 64) return;

@@ -2,9 +2,10 @@
 // object of the thread's own.
 #pragma once
 
-#include <cstdint>
 #include <sys/types.h>
 #include <sys/uio.h>
+
+#include <cstdint>
 
 #include "shim/stream.h"
 

@@ -1,7 +1,8 @@
 #include "shim/wake_fds.h"
 
-#include <cerrno>
 #include <sys/socket.h>
+
+#include <cerrno>
 
 #include "channel/control.h"
 #include "shim/agent_link.h"
@@ -92,7 +93,8 @@ bool RingWakeFd(const Sock* sock, std::uint32_t index) {
     return Sys(SYS_sendto, known - 1, &ring, 1, MSG_DONTWAIT | MSG_NOSIGNAL, nullptr, 0) == 1;
   }
   if (known == 0 && peer->fd[index].compare_exchange_strong(known, -1, std::memory_order_relaxed)) {
-    if (!SendWakeRef(channel::MessageType::kWakeWant, sock->region_id, side, index, -1)) peer->fd[index].store(0, std::memory_order_relaxed);
+    if (!SendWakeRef(channel::MessageType::kWakeWant, sock->region_id, side, index, -1))
+      peer->fd[index].store(0, std::memory_order_relaxed);
   }
   return false;
 }

@@ -13,7 +13,7 @@
 namespace vsocket::shim {
 
 struct WakeFd {
-  int fd = -1;                // this waiter's end: readable when rung
+  int fd = -1;               // this waiter's end: readable when rung
   std::uint32_t target = 1;  // channel::WakeTarget to arm: kTcpBell when there is no wake object
   bool fresh = false;        // made by this very call: an epoll set has yet to take it in
 };

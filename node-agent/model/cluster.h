@@ -79,15 +79,15 @@ struct PolicyPeer {
 
 struct PolicyPort {
   Protocol protocol = Protocol::kTcp;
-  std::string name;                       // a named port, or
-  std::optional<std::uint16_t> number;    // a number, or neither: every port of the protocol
-  std::optional<std::uint16_t> end;       // endPort, inclusive; only with a number
+  std::string name;                     // a named port, or
+  std::optional<std::uint16_t> number;  // a number, or neither: every port of the protocol
+  std::optional<std::uint16_t> end;     // endPort, inclusive; only with a number
   bool operator==(const PolicyPort&) const = default;
 };
 
 struct PolicyRule {
-  std::vector<PolicyPeer> peers;          // empty: everyone
-  std::vector<PolicyPort> ports;          // empty: every port of every protocol
+  std::vector<PolicyPeer> peers;  // empty: everyone
+  std::vector<PolicyPort> ports;  // empty: every port of every protocol
   bool operator==(const PolicyRule&) const = default;
 };
 
@@ -95,7 +95,7 @@ struct NetworkPolicy {
   std::string ns;
   std::string name;
   LabelSelector pod_selector;
-  bool isolates_ingress = true;           // policyTypes, defaults applied
+  bool isolates_ingress = true;  // policyTypes, defaults applied
   bool isolates_egress = false;
   std::vector<PolicyRule> ingress;
   std::vector<PolicyRule> egress;
@@ -106,12 +106,12 @@ struct ClusterState {
   std::vector<Pod> pods;
   std::vector<Namespace> namespaces;
   std::vector<NetworkPolicy> policies;
-  std::uint64_t revision = 0;             // grows with every published snapshot
+  std::uint64_t revision = 0;  // grows with every published snapshot
 };
 
 // Something wrong in the source that people must see: a bad file with its line, an invalid policy.
 struct SourceProblem {
-  std::string where;                      // "dir/policies.yaml:12"
+  std::string where;  // "dir/policies.yaml:12"
   std::string what;
   bool operator==(const SourceProblem&) const = default;
 };

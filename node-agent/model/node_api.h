@@ -23,8 +23,8 @@ struct Done {};
 
 struct LocalPodStatus {
   LocalPod pod;
-  std::string socket_dir;         // holds agent.sock and libvsocket.so; what is mounted at /run/vsocket in the pod
-  std::uint32_t processes = 0;    // connected shims
+  std::string socket_dir;       // holds agent.sock and libvsocket.so; what is mounted at /run/vsocket in the pod
+  std::uint32_t processes = 0;  // connected shims
   std::uint32_t channels = 0;
   std::uint64_t channel_bytes = 0;  // reserved against the quota
   bool isolated_ingress = false, isolated_egress = false;
@@ -34,8 +34,8 @@ struct AgentStatus {
   std::string version;
   std::uint64_t instance = 0;
   std::uint64_t uptime_seconds = 0;
-  std::string source;             // "dir:/etc/vsocket/cluster"
-  std::uint64_t revision = 0;     // of the cluster state in force
+  std::string source;          // "dir:/etc/vsocket/cluster"
+  std::uint64_t revision = 0;  // of the cluster state in force
   std::vector<SourceProblem> problems;
   std::uint32_t pods = 0, processes = 0, channels = 0, regions = 0;
   std::uint64_t upgrades = 0, denials = 0, revocations = 0;
@@ -55,7 +55,8 @@ class NodeApi {
   virtual std::vector<LocalPodStatus> Pods() = 0;
   virtual std::vector<ConnectionInfo> Connections() = 0;
   // Pods by "ns/name"; `port` a number or a port name of the destination.
-  virtual Result<Verdict, ApiError> TracePolicy(const std::string& source_pod, const std::string& destination_pod, const std::string& port) = 0;
+  virtual Result<Verdict, ApiError> TracePolicy(const std::string& source_pod, const std::string& destination_pod,
+                                                const std::string& port) = 0;
   virtual AgentStatus Status() = 0;
 };
 

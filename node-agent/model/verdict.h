@@ -20,15 +20,15 @@ struct Flow {
 
 struct DirectionVerdict {
   bool allowed = false;
-  std::string pod;                // "ns/name" of the pod this direction judges; empty: not a pod, nothing to judge
+  std::string pod;                       // "ns/name" of the pod this direction judges; empty: not a pod, nothing to judge
   std::vector<std::string> isolated_by;  // policies that select the pod in this direction, "ns/name"
-  std::string decided_by;         // "policy ns/name, ingress rule 2, peer 1" or "no policy selects the pod" or "no rule matches"
+  std::string decided_by;                // "policy ns/name, ingress rule 2, peer 1" or "no policy selects the pod" or "no rule matches"
 };
 
 struct Verdict {
-  bool allowed = false;           // egress.allowed && ingress.allowed
-  DirectionVerdict egress;        // of the source pod
-  DirectionVerdict ingress;       // of the destination pod
+  bool allowed = false;      // egress.allowed && ingress.allowed
+  DirectionVerdict egress;   // of the source pod
+  DirectionVerdict ingress;  // of the destination pod
 };
 
 }  // namespace vsocket::model

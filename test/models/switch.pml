@@ -258,7 +258,7 @@ init {
   byte i = 0;
   atomic {
     do :: i < N -> if :: v[i] = 0 :: v[i] = 1 fi; i++ :: i >= N -> break od;
-    i = 0; 
+    i = 0;
     run S(); run R();
 #ifndef LOCAL
     run Control()

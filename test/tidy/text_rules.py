@@ -46,6 +46,8 @@ def _check_layout(file):
         if line != line.rstrip():
             yield Finding(where, "space at the end of the line")
         if len(line) > MAX_COLUMNS:
+            if where.startswith("shim/calls.def"):
+                continue  # a table: one row a call
             yield Finding(where, f"{len(line)} columns, the limit is {MAX_COLUMNS}")
 
 

@@ -153,7 +153,8 @@ def run_once(options):
 
 def main():
     options = parse()
-    print("repeat:", " ".join(shlex.quote(word) for word in [sys.argv[0], *sys.argv[1:]]), "" if "--seed" in sys.argv else f"--seed {options.seed}")
+    words = " ".join(shlex.quote(word) for word in sys.argv)
+    print("repeat:", words, "" if "--seed" in sys.argv else f"--seed {options.seed}")
     sys.stdout.flush()
     try:
         problems = run_once(options)
