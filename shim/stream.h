@@ -59,9 +59,8 @@ void FinishSock(Sock* sock, int fd);
 int SettleBeforeShutdown(SockRef ref, int fd, int how);
 void NoteShutdown(SockRef ref, int how);
 
-// Bytes the program could read from the ring, and bytes of its own the peer has not taken (for FIONREAD, SIOCOUTQ, TCP_INFO).
+// Bytes the program could read from the ring.
 std::uint64_t UnreadOnRing(SockRef ref);
-std::uint64_t UntakenOnRing(SockRef ref);
 
 // A granted channel begins: with both halves quiet and the counts proven equal to the kernel's. Called by upgrade.cc with both locks held.
 bool Attach(Sock* sock, int fd, const Channel& channel, std::uint64_t sent, std::uint64_t received);

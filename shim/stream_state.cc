@@ -349,12 +349,4 @@ std::uint64_t UnreadOnRing(SockRef ref) {
   return channel::RefreshData(sock->in, *ch.theirs) ? channel::Available(sock->in) : 0;
 }
 
-std::uint64_t UntakenOnRing(SockRef ref) {
-  Sock* sock = ref.sock;
-  Holding tx(sock->tx_lock);
-  Channel ch;
-  if (!tx.Held() || ref.Stale() || !OpenChannel(sock, &ch) || sock->tx.mode != TxMode::kRing) return 0;
-  return channel::RefreshRoom(sock->out, *ch.theirs) ? sock->out.pos - sock->out.seen_head : 0;
-}
-
 }  // namespace vsocket::shim
