@@ -164,10 +164,13 @@ ssize_t TryReceive(SockRef ref, int fd, const struct iovec* parts, int count, in
     if (sock->dead.load(std::memory_order_relaxed) == kKilled) return EndOfStream(sock);
     if (sock->rx.mode == RxMode::kTcp) {
       if (ConsiderProposal(sock, ch)) continue;  // first: what a killed sender put into its ring still counts
-      if (sock->error.load(std::memory_order_relaxed) != 0 || sock->dead.load(std::memory_order_relaxed)) return EndOfStream(sock);
+      // Also of a connection that is reset: the kernel keeps what came before.
       const ssize_t got = ReceiveByTcp(sock, fd, ch, parts, count, flags);
       if (got == -EINPROGRESS) continue;
-      if (got == 0) NoteFin(sock);
+      if (got == 0) {
+        NoteFin(sock);
+        return EndOfStream(sock);
+      }
       if (got == -EAGAIN && ConsiderProposal(sock, ch)) continue;
       return got;
     }

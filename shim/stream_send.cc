@@ -196,6 +196,8 @@ int StartLeaving(Sock* sock, int fd, const Channel& ch) {
 
 int Flush(Sock* sock, int fd, const Channel& ch) {
   channel::SwitchSender& tx = sock->tx;
+  // A FIN has cut the replay off: the reader has the ring.
+  if (sock->shut_wr.load(std::memory_order_relaxed) != 0) return 0;
   while (tx.mode == TxMode::kLeaving) {
     const std::uint8_t* bytes = nullptr;
     std::size_t size = channel::PendingFrame(tx, &bytes);

@@ -332,6 +332,7 @@ int SettleBeforeShutdown(SockRef ref, int fd, int how) {
   // overtakes of a replay is still in the ring, where the peer reads it.
   if (ref.sock->tx.mode == TxMode::kRing) (void)StartLeaving(ref.sock, fd, ch);
   if (ref.sock->tx.mode == TxMode::kLeaving) (void)Flush(ref.sock, fd, ch);
+  ref.sock->shut_wr.store(1, std::memory_order_relaxed);  // under the lock: no frame of ours is tried after the FIN
   return 0;
 }
 
