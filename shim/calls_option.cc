@@ -94,10 +94,8 @@ void PutInt(int number, void* value, socklen_t size) {
   std::memcpy(value, &number, size < sizeof number ? size : sizeof number);
 }
 
-void AdjustError(SockRef ref, void* value, socklen_t size) {
-  if (IntOf(value, size) != 0) return;
-  const std::uint16_t error = ref.sock->error.exchange(0, std::memory_order_relaxed);
-  if (error != 0) PutInt(error, value, size);
+void AdjustError(SockRef ref, int fd, void* value, socklen_t size) {
+  PutInt(JudgeError(ref, fd, IntOf(value, size)), value, size);
 }
 
 template <typename T>
@@ -138,10 +136,9 @@ VSOCKET_INTERPOSE(int, getsockopt, int fd, int level, int name, void* value, soc
   if (!ref) return Real().getsockopt(fd, level, name, value, size);
   if (level == IPPROTO_TCP && name == TCP_ZEROCOPY_RECEIVE) UseTcp(fd, Reason::kUnsupportedCall);
   const bool is_error = level == SOL_SOCKET && name == SO_ERROR;
-  if (is_error && IsAttached(ref)) (void)Look(ref, fd, true);  // an RST is judged by what was unread: a bell of ours is no error
   const int result = Real().getsockopt(fd, level, name, value, size);
   if (result != 0 || value == nullptr || size == nullptr) return result;
-  if (is_error) AdjustError(ref, value, *size);
+  if (is_error && IsAttached(ref)) AdjustError(ref, fd, value, *size);
   if (level == IPPROTO_TCP && name == TCP_INFO) AdjustInfo(ref, fd, value, *size);
   if (IsShadowed(level, name) && IsAttached(ref)) PutInt(ShadowOf(ref.sock, name).load(std::memory_order_relaxed), value, *size);
   return result;

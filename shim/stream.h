@@ -59,6 +59,9 @@ void FinishSock(Sock* sock, int fd);
 int SettleBeforeShutdown(SockRef ref, int fd, int how);
 void NoteShutdown(SockRef ref, int how);
 
+// What SO_ERROR is to say when the kernel says `error`: an end that only frames of ours have made abortive is none.
+int JudgeError(SockRef ref, int fd, int error);
+
 // Bytes the program could read from the ring.
 std::uint64_t UnreadOnRing(SockRef ref);
 

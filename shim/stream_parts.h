@@ -15,6 +15,12 @@ inline constexpr std::uint8_t kKilled = 2;  // Sock::dead
 // ECONNRESET once, then EOF and EPIPE.
 void Kill(Sock* sock, int fd, const char* why);
 
+[[nodiscard]] inline std::size_t TotalSize(const struct iovec* parts, int count) {
+  std::size_t total = 0;
+  for (int i = 0; i < count; ++i) total += parts[i].iov_len;
+  return total;
+}
+
 // How far a side has sent, by whichever way it last did.
 [[nodiscard]] inline std::uint64_t PublishedPosition(const channel::SideWords& words) {
   const std::uint64_t by_ring = words.tail.load(std::memory_order_acquire);
@@ -47,8 +53,13 @@ bool ConsiderGoingUp(Sock* sock, const Channel& ch, std::uint8_t next_byte);
 // tx_lock. As ConsiderGoingUp, for connections that will not stay there.
 bool GoUpNow(Sock* sock, const Channel& ch, std::uint8_t next_byte);
 
-// The kernel says RST: is it only that the peer closed with bells of ours unread, where TCP would have said FIN?
-bool IsCleanEnd(const Sock* sock, const Channel& ch);
+// The kernel has ended the connection with `error` (errno; 0: a FIN). Whether the program is to see it is judged at the end of the stream,
+// or when it asks (EndError).
+void NoteKernelEnd(Sock* sock, int error);
+
+// rx_lock. Judges a noted error: ECONNRESET and EPIPE that only our own frames have caused, at a peer that had read all there was and of
+// which nothing is lost, are a FIN to the program. The errno it is to see; 0: none.
+[[nodiscard]] int EndError(const Sock* sock, int fd, const Channel& ch, int error);
 
 // tx_lock. Leaves the ring: SWITCH, then the replay, as far as TCP takes them now. 0, -EAGAIN (call Flush again) or an error.
 int StartLeaving(Sock* sock, int fd, const Channel& ch);

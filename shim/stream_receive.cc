@@ -1,4 +1,5 @@
 // The receiving half: payload by TCP up to a proposal's start, from the ring after it, frames in between.
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 
 #include <cerrno>
@@ -12,30 +13,9 @@ namespace {
 
 constexpr std::size_t kFrameBatch = 64;
 
-std::size_t TotalSize(const struct iovec* parts, int count) {
-  std::size_t total = 0;
-  for (int i = 0; i < count; ++i) total += parts[i].iov_len;
-  return total;
-}
-
 // TCP discards instead of copying when MSG_TRUNC is set (tcp(7)).
 long Discard(int fd, std::uint64_t size) {
   return Sys(SYS_recvfrom, fd, nullptr, size, MSG_TRUNC | MSG_DONTWAIT, nullptr, nullptr);
-}
-
-// After the FIN the peer's direction carries no frames: it cannot ring us any more.
-void NoteFin(Sock* sock) {
-  sock->fin_seen.store(1, std::memory_order_relaxed);
-  sock->framed.store(0, std::memory_order_relaxed);
-}
-
-void NoteKernelError(Sock* sock, const Channel& ch, int error) {
-  channel::ConsumerState& in = sock->in;
-  if (!channel::RefreshData(in, *ch.theirs)) in.seen_tail = in.pos;
-  const bool clean = error == ECONNRESET && IsCleanEnd(sock, ch);
-  if (!clean) sock->error.store(static_cast<std::uint16_t>(IsRevoked(sock, ch) ? ECONNRESET : error), std::memory_order_relaxed);
-  sock->dead.store(1, std::memory_order_relaxed);
-  NoteFin(sock);
 }
 
 // Payload by TCP, with the peer free to propose at any byte: peek, cut at the proposal, then take exactly that much.
@@ -82,19 +62,52 @@ ssize_t ReceiveByRing(Sock* sock, const Channel& ch, const struct iovec* parts, 
 }
 
 // The end of the stream, once everything before it has been read.
-ssize_t EndOfStream(Sock* sock) {
+ssize_t EndOfStream(Sock* sock, int fd, const Channel& ch) {
   const std::uint16_t error = sock->error.exchange(0, std::memory_order_relaxed);
-  return error != 0 ? -static_cast<ssize_t>(error) : 0;
+  return -static_cast<ssize_t>(error != 0 ? EndError(sock, fd, ch, error) : 0);
+}
+
+// An RST makes the peer's kernel drop what it has not sent. Is all that the peer ever sent here, read or still to be read?
+bool NothingLost(const Sock* sock, int fd, const Channel& ch) {
+  const std::uint64_t by_tcp = ch.theirs->tcp_sent.load(std::memory_order_acquire);
+  const std::uint64_t by_ring = ch.theirs->tail.load(std::memory_order_acquire);
+  if (by_tcp <= sock->in.pos || by_tcp <= by_ring) return true;  // the ring outlives its writer
+  int queued = 0;
+  Sys(SYS_ioctl, fd, FIONREAD, &queued);
+  return by_tcp <= sock->rx.tcp_pos + static_cast<std::uint64_t>(queued);
 }
 
 }  // namespace
 
-bool IsCleanEnd(const Sock* sock, const Channel& ch) {
-  if (IsRevoked(sock, ch) || ch.mine->proposal_generation.load(std::memory_order_relaxed) == 0)
-    return false;  // no frame of ours was unread
+int JudgeError(SockRef ref, int fd, int error) {
+  Sock* sock = ref.sock;
+  Holding rx(sock->rx_lock);
+  Channel ch;
+  if (!rx.Held() || ref.Stale() || sock->phase.load(std::memory_order_relaxed) != Phase::kAttached || !OpenChannel(sock, &ch)) return error;
+  TakeFrames(sock, fd, ch);
+  if (error == 0) error = sock->error.exchange(0, std::memory_order_relaxed);
+  return error != 0 ? EndError(sock, fd, ch, error) : 0;
+}
+
+int EndError(const Sock* sock, int fd, const Channel& ch, int error) {
+  if (IsRevoked(sock, ch)) return ECONNRESET;
+  if (error != ECONNRESET && error != EPIPE) return error;
+  if (sock->dead.load(std::memory_order_relaxed) == kKilled) return error;
+  if (ch.mine->proposal_generation.load(std::memory_order_relaxed) == 0) return error;  // no frame of ours was there to be unread
   const std::uint32_t attached = ch.theirs->attached.load(std::memory_order_acquire);
   const bool left_for_tcp = attached == 0 && ch.theirs->gate.load(std::memory_order_relaxed) == channel::kShut;
-  return attached != channel::kAborted && !left_for_tcp && ch.theirs->head.load(std::memory_order_acquire) == PublishedPosition(*ch.mine);
+  if (attached == channel::kAborted || left_for_tcp) return error;
+  if (ch.theirs->head.load(std::memory_order_acquire) != PublishedPosition(*ch.mine)) return error;
+  return NothingLost(sock, fd, ch) ? 0 : error;
+}
+
+void NoteKernelEnd(Sock* sock, int error) {
+  if (error != 0) {
+    sock->error.store(static_cast<std::uint16_t>(error), std::memory_order_relaxed);
+    sock->dead.store(1, std::memory_order_relaxed);
+  }
+  sock->fin_seen.store(1, std::memory_order_relaxed);
+  sock->framed.store(0, std::memory_order_relaxed);  // the peer's direction carries no frames any more: it cannot ring us
 }
 
 channel::Proposal LoadProposal(const Channel& ch) {
@@ -134,9 +147,9 @@ void TakeFrames(Sock* sock, int fd, const Channel& ch) {
   while (sock->rx.mode == RxMode::kRing) {
     const long seen = Sys(SYS_recvfrom, fd, bytes, kFrameBatch, MSG_PEEK | MSG_DONTWAIT, nullptr, nullptr);
     if (seen == -EAGAIN || seen == -EINTR) return;
-    if (seen < 0) return NoteKernelError(sock, ch, static_cast<int>(-seen));
+    // After the kernel's word: what was published before the end is seen.
     if (!channel::RefreshData(sock->in, *ch.theirs)) return Kill(sock, fd, "impossible tail");
-    if (seen == 0) return NoteFin(sock);
+    if (seen <= 0) return NoteKernelEnd(sock, static_cast<int>(-seen));
     const channel::FrameScan scan = channel::ScanFrames(sock->rx, bytes, static_cast<std::size_t>(seen), sock->in.pos, sock->in.seen_tail);
     if (scan.outcome == channel::FrameScan::Outcome::kBroken) return Kill(sock, fd, "a frame that is none");
     if (scan.consumed != 0) (void)Discard(fd, scan.consumed);
@@ -161,18 +174,17 @@ ssize_t TryReceive(SockRef ref, int fd, const struct iovec* parts, int count, in
   if (IsRevoked(sock, ch)) Kill(sock, fd, "the agent revoked the channel");
   channel::ConsumerState& in = sock->in;
   for (int turn = 0; turn < 64; ++turn) {
-    if (sock->dead.load(std::memory_order_relaxed) == kKilled) return EndOfStream(sock);
+    if (sock->dead.load(std::memory_order_relaxed) == kKilled) return EndOfStream(sock, fd, ch);
     if (sock->rx.mode == RxMode::kTcp) {
       if (ConsiderProposal(sock, ch)) continue;  // first: what a killed sender put into its ring still counts
       // Also of a connection that is reset: the kernel keeps what came before.
       const ssize_t got = ReceiveByTcp(sock, fd, ch, parts, count, flags);
       if (got == -EINPROGRESS) continue;
-      if (got == 0) {
-        NoteFin(sock);
-        return EndOfStream(sock);
-      }
       if (got == -EAGAIN && ConsiderProposal(sock, ch)) continue;
-      return got;
+      if (got > 0 || got == -EAGAIN || got == -EFAULT || got == -EINVAL || got == -ENOMEM) return got;
+      NoteKernelEnd(sock, static_cast<int>(-got));
+      if (ConsiderProposal(sock, ch)) continue;  // made before the end
+      return EndOfStream(sock, fd, ch);
     }
     if (channel::Available(in) < wanted && !channel::RefreshData(in, *ch.theirs)) {
       Kill(sock, fd, "impossible tail");
@@ -193,7 +205,7 @@ ssize_t TryReceive(SockRef ref, int fd, const struct iovec* parts, int count, in
       ConsiderDrained(sock, ch);
       continue;
     }
-    if (sock->fin_seen.load(std::memory_order_relaxed)) return EndOfStream(sock);
+    if (sock->fin_seen.load(std::memory_order_relaxed)) return EndOfStream(sock, fd, ch);
     TakeFrames(sock, fd, ch);
     if (sock->rx.mode == RxMode::kRing && channel::Available(in) == 0 && !sock->fin_seen.load(std::memory_order_relaxed)) {
       if (sock->shut_rd.load(std::memory_order_relaxed)) return 0;

@@ -31,6 +31,14 @@ void AdjustCapacity(Sock* sock, const Channel& ch, std::uint64_t size) {
   channel::SetCapacity(out, *ch.mine, out.capacity_log2 + 2);
 }
 
+// A frame could not be sent. That has taken the error off the kernel's socket: the program is to see it.
+int NoteSendError(Sock* sock, long result) {
+  if (result == -EAGAIN || result == -EINTR) return static_cast<int>(result);
+  if (result != -EPIPE) sock->error.store(static_cast<std::uint16_t>(-result), std::memory_order_relaxed);
+  sock->dead.store(1, std::memory_order_relaxed);
+  return static_cast<int>(result);
+}
+
 int ErrorForSender(Sock* sock) {
   const std::uint16_t error = sock->error.exchange(0, std::memory_order_relaxed);
   return error != 0 ? -static_cast<int>(error) : -EPIPE;
@@ -40,9 +48,11 @@ ssize_t SendByTcp(Sock* sock, int fd, const Channel& ch, const struct iovec* par
   struct msghdr message = {};
   message.msg_iov = const_cast<struct iovec*>(parts);
   message.msg_iovlen = static_cast<std::size_t>(count);
+  // Before and after: should this process die in between, the peer must not take the lesser count for all there was (EndError).
+  ch.mine->tcp_sent.store(sock->out.pos + TotalSize(parts, count), std::memory_order_release);
   const long sent = Sys(SYS_sendmsg, fd, &message, (flags & MSG_MORE) | MSG_DONTWAIT | MSG_NOSIGNAL);
   if (sent > 0) sock->out.pos += static_cast<std::uint64_t>(sent);
-  if (sent > 0) ch.mine->tcp_sent.store(sock->out.pos, std::memory_order_release);  // for the peer's ConsiderGoingUp
+  ch.mine->tcp_sent.store(sock->out.pos, std::memory_order_release);  // pairs with the peer's ConsiderGoingUp
   return sent;
 }
 
@@ -107,10 +117,7 @@ ssize_t SettleMode(Sock* sock, int fd, const Channel& ch, std::uint8_t next_byte
   if (sock->tx.mode == TxMode::kRing && sock->fin_seen.load(std::memory_order_relaxed)) {
     // The peer has closed, or half-closed: only TCP can tell which, so each send asks it.
     const int gone = Bell(sock, fd, ch);
-    if (gone < 0 && gone != -EAGAIN) {
-      sock->dead.store(1, std::memory_order_relaxed);
-      return gone;
-    }
+    if (gone < 0 && gone != -EAGAIN) return ErrorForSender(sock);
   }
   return 0;
 }
@@ -133,14 +140,7 @@ void LookAround(Sock* sock, int fd, const Channel& ch) {
   // A reset is noticed by a program that only ever sends. Any byte, and EAGAIN, mean that the connection stands.
   std::uint8_t byte = 0;
   const long seen = Sys(SYS_recvfrom, fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT, nullptr, nullptr);
-  if (seen == 0) {
-    sock->fin_seen.store(1, std::memory_order_relaxed);
-    sock->framed.store(0, std::memory_order_relaxed);
-  }
-  if (seen < 0 && seen != -EAGAIN && seen != -EINTR) {
-    if (!IsCleanEnd(sock, ch)) sock->error.store(static_cast<std::uint16_t>(-seen), std::memory_order_relaxed);
-    sock->dead.store(1, std::memory_order_relaxed);
-  }
+  if (seen <= 0 && seen != -EAGAIN && seen != -EINTR) NoteKernelEnd(sock, static_cast<int>(-seen));
 }
 
 bool ConsiderGoingUp(Sock* sock, const Channel& ch, std::uint8_t next_byte) {
@@ -209,9 +209,7 @@ int Flush(Sock* sock, int fd, const Channel& ch) {
       size = rest < capacity - at ? rest : capacity - at;
     }
     const long sent = SendNow(fd, bytes, size, 0);
-    if (sent == -ECONNRESET) sock->error.store(ECONNRESET, std::memory_order_relaxed);
-    if (sent < 0 && sent != -EAGAIN && sent != -EINTR) sock->dead.store(1, std::memory_order_relaxed);
-    if (sent < 0) return static_cast<int>(sent);
+    if (sent < 0) return NoteSendError(sock, sent);
     channel::SentWhileLeaving(tx, static_cast<std::size_t>(sent));
   }
   std::uint32_t taken = channel::GateTaken(tx.generation);
@@ -223,11 +221,7 @@ int Bell(Sock* sock, int fd, const Channel& ch) {
   if (sock->tx.mode != TxMode::kRing || sock->shut_wr.load(std::memory_order_relaxed)) return 0;
   ch.mine->bells.fetch_add(1, std::memory_order_relaxed);
   const long sent = SendNow(fd, &sock->tx.marker, 1, 0);
-  if (sent == -ECONNRESET) {  // our send has taken the error off the socket; the program is to see it
-    if (!IsCleanEnd(sock, ch)) sock->error.store(ECONNRESET, std::memory_order_relaxed);
-    sock->dead.store(1, std::memory_order_relaxed);
-  }
-  return sent < 0 ? static_cast<int>(sent) : 0;  // EAGAIN: the peer's socket is full of bells, and so readable
+  return sent < 0 ? NoteSendError(sock, sent) : 0;  // EAGAIN: the peer's socket is full of bells, and so readable
 }
 
 void RingLocked(Sock* sock, int fd, const Channel& ch, std::uint32_t target) {

@@ -30,24 +30,21 @@ void SetOption(int fd, int level, int name, int value) {
   Sys(SYS_setsockopt, fd, level, name, &value, sizeof value);
 }
 
-// A look at the socket takes its error off the kernel: the program's next call is to see it.
-void KeepError(Sock* sock, long result) {
-  sock->error.store(static_cast<std::uint16_t>(-result), std::memory_order_relaxed);
-  sock->dead.store(1, std::memory_order_relaxed);
-}
-
 // rx_lock. Is there payload (or the end) in the TCP queue, when the kernel says the socket is readable?
 bool PayloadByTcp(Sock* sock, int fd, const Channel& ch) {
   std::uint8_t byte = 0;
   while (sock->rx.tcp_pos < sock->in.pos) {
     const long skipped = Sys(SYS_recvfrom, fd, nullptr, sock->in.pos - sock->rx.tcp_pos, MSG_TRUNC | MSG_DONTWAIT, nullptr, nullptr);
-    if (skipped < 0 && skipped != -EAGAIN) KeepError(sock, skipped);
-    if (skipped <= 0) return skipped != -EAGAIN;
+    if (skipped == -EAGAIN) return false;
+    if (skipped <= 0) {
+      NoteKernelEnd(sock, static_cast<int>(-skipped));
+      return true;
+    }
     sock->rx.tcp_pos += static_cast<std::uint64_t>(skipped);
   }
   const long seen = Sys(SYS_recvfrom, fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT, nullptr, nullptr);
   if (seen == -EAGAIN) return false;
-  if (seen < 0) KeepError(sock, seen);
+  if (seen <= 0) NoteKernelEnd(sock, static_cast<int>(-seen));  // a look takes the error off the kernel: the program's next call sees ours
   return seen != 1 || channel::PayloadBound(sock->rx, LoadProposal(ch)) != 0;
 }
 
@@ -153,6 +150,7 @@ bool Attach(Sock* sock, int fd, const Channel& ch, std::uint64_t sent, std::uint
   SetOption(fd, IPPROTO_TCP, TCP_NODELAY, 1);
   ch.mine->head.store(received, std::memory_order_relaxed);
   ch.mine->tail.store(sent, std::memory_order_relaxed);
+  ch.mine->tcp_sent.store(sent, std::memory_order_relaxed);
   ch.mine->capacity_log2.store(sock->out.capacity_log2, std::memory_order_relaxed);
   ch.mine->data_waiter.store(channel::kTcpBell, std::memory_order_relaxed);  // whoever waits, knowing us or not, is woken by TCP
   sock->phase.store(Phase::kAttached, std::memory_order_release);
