@@ -96,6 +96,7 @@ EpollSet* MakeSet(int epfd);
 void DropSet(int epfd);                          // closed
 void CopySet(int epfd, int copy);                // dup
 void ForgetSets(unsigned first, unsigned last);  // close_range, both ends included
+void FreeSetLocks();                             // in the child after fork
 // A connection's descriptor is being closed: out of every set.
 void ForgetWatches(int fd, SockRef ref);
 

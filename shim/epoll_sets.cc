@@ -77,6 +77,12 @@ void CopySet(int epfd, int copy) {
   by_fd[copy].store(entry, std::memory_order_release);
 }
 
+void FreeSetLocks() {
+  making.Reset();
+  const int end = sets_end.load(std::memory_order_acquire);
+  for (int i = 0; i < end; ++i) sets[i].lock.Reset();
+}
+
 std::uint32_t WatchHint(int fd) {
   return hints != nullptr && static_cast<unsigned>(fd) < kMaxFds ? hints[fd].load(std::memory_order_relaxed) : 0;
 }

@@ -177,6 +177,10 @@ void BeforeExec() {
   ForEachSock(HandOverFromTable, &in_vfork_child);
 }
 
+void FreeHandOverLock() {
+  owed_lock.Reset();
+}
+
 void SettleRegions() {
   if (owed_count.load(std::memory_order_acquire) == 0) return;
   Holding hold(owed_lock);

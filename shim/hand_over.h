@@ -21,5 +21,6 @@ void BeforeExec();
 // Lets go of regions whose connections a vfork child brought down: the memory is this process's, the descriptors it would have closed there
 // were the child's. Cheap when there are none.
 void SettleRegions();
+void FreeHandOverLock();  // in the child after fork
 
 }  // namespace vsocket::shim

@@ -78,6 +78,10 @@ int AddRegion(std::uint64_t region_id, int memfd) {
   return index;
 }
 
+void FreeRegionLock() {
+  table_lock.Reset();
+}
+
 int FindRegion(std::uint64_t region_id) {
   Holding hold(table_lock);
   return FindLocked(region_id);

@@ -35,5 +35,6 @@ int RegionMemory(const Sock* sock);
 // The number of connections of this process that use the region; the last one unmaps it.
 void HoldRegion(std::uint32_t index);
 void LetGoRegion(std::uint32_t index, std::uint64_t region_id);
+void FreeRegionLock();  // in the child after fork
 
 }  // namespace vsocket::shim

@@ -4,8 +4,11 @@
 
 #include "shim/agent_link.h"
 #include "shim/config.h"
+#include "shim/epoll_set.h"
+#include "shim/hand_over.h"
 #include "shim/log.h"
 #include "shim/real.h"
+#include "shim/regions.h"
 #include "shim/sock.h"
 #include "shim/stats.h"
 #include "shim/sys.h"
@@ -28,8 +31,12 @@ void Start() {
 
 void AfterForkInChild() {
   ForgetThreadId();  // locks are held by thread ids
-  ForgetAgent();     // the line is the parent's
+  // What belongs to one process, its locks included: another thread of the parent may have held one, and is not here to let it go.
+  ForgetAgent();  // the line is the parent's
   ForgetWakeFds();
+  FreeSetLocks();
+  FreeRegionLock();
+  FreeHandOverLock();
   ResetStatsForChild();
 }
 
