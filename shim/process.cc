@@ -3,6 +3,7 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 
+#include "shim/lock.h"
 #include "shim/sock.h"
 #include "shim/start.h"
 #include "shim/stats.h"
@@ -19,7 +20,8 @@ struct Owner {
 Owner unwiped;  // where the kernel has no MADV_WIPEONFORK (before 4.14): forks announce themselves
 std::atomic<Owner*> owner{nullptr};
 std::atomic<bool> ended{false};
-std::atomic<int> announced{0};  // forks under way that have shared the connections
+std::atomic<bool> announced{false};  // the fork under way has shared the connections
+Lock fork_lock;                      // one fork at a time: what it shares is noted once
 
 Owner* MakeOwner() {
   const long page = Sys(SYS_mmap, nullptr, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -42,7 +44,8 @@ Owner* TheOwner() {
 void Claim() {
   TheOwner()->pid.store(Sys(SYS_getpid), std::memory_order_relaxed);
   ended.store(false, std::memory_order_relaxed);
-  announced.store(0, std::memory_order_relaxed);
+  HoldAfterFork(announced.exchange(false, std::memory_order_relaxed));  // not announced: whoever forked us could not
+  fork_lock.Reset();
   AfterForkInChild();
 }
 
@@ -69,23 +72,25 @@ bool InVforkChild() {
   const long known = TheOwner()->pid.load(std::memory_order_relaxed);
   if (known == Sys(SYS_getpid)) return false;
   if (known != 0) return true;
-  if (announced.load(std::memory_order_relaxed) == 0) ShareAllForFork();  // late: whoever forked us could not
   Claim();
   return false;
 }
 
 void BeforeFork() {
-  announced.fetch_add(1, std::memory_order_relaxed);
-  ShareAllForFork();
+  if (!fork_lock.Acquire()) return;  // a signal handler forks in the middle of a fork
+  ShareForFork();
+  announced.store(true, std::memory_order_relaxed);
 }
 
 void AfterFork(long result) {
   if (result == 0) {
-    if (announced.load(std::memory_order_relaxed) != 0) Claim();  // else a handler of pthread_atfork came here first
+    if (announced.load(std::memory_order_relaxed)) Claim();  // else a handler of pthread_atfork came here first
     return;
   }
-  announced.fetch_sub(1, std::memory_order_relaxed);
+  if (!fork_lock.HeldByMe()) return;
+  announced.store(false, std::memory_order_relaxed);
   if (result < 0) UnshareAfterFailedFork();
+  fork_lock.Release();
 }
 
 void TakeOver() {
@@ -95,13 +100,13 @@ void TakeOver() {
 void BeforeEnd(Ending ending) {
   if (InVforkChild() || ended.exchange(true, std::memory_order_acq_rel)) return;
   ForEachSock(TakeLastFrames, &ending);
-  UnshareAfterFailedFork();             // the opposite of gaining a holder, whatever the occasion
+  DropAllHolds();
   WriteStats(ending == Ending::kExit);  // a shell forks and execs all day, and has no connection to speak of
 }
 
 void AfterFailedExec() {
   if (InVforkChild() || !ended.exchange(false, std::memory_order_acq_rel)) return;
-  ShareAllForFork();
+  TakeAllHolds();
   ResetStatsForChild();
 }
 

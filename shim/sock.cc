@@ -24,6 +24,8 @@ Arena* arena;
 Sock* socks;
 std::atomic<std::uint32_t>* table;      // per process: generation << kIndexBits | index
 std::atomic<std::uint16_t>* local_fds;  // per process: fds of this process for each Sock
+std::uint32_t* shared_in;               // per process: the fork for which each Sock was last given a hold
+std::uint32_t fork_serial;
 std::atomic<std::int32_t> highest_fd{-1};
 
 void* Reserve(std::size_t size, int kind) {
@@ -60,11 +62,13 @@ bool InitSocks() {
   void* shared = Reserve(4096 + static_cast<std::size_t>(kMaxSocks) * sizeof(Sock), MAP_SHARED);
   void* fds = Reserve(kMaxFds * sizeof(*table), MAP_PRIVATE);
   void* counts = Reserve(kMaxSocks * sizeof(*local_fds), MAP_PRIVATE);
-  if (shared == nullptr || fds == nullptr || counts == nullptr) return false;
+  void* marks = Reserve(kMaxSocks * sizeof(*shared_in), MAP_PRIVATE);
+  if (shared == nullptr || fds == nullptr || counts == nullptr || marks == nullptr) return false;
   arena = static_cast<Arena*>(shared);
   arena->next_unused.store(1, std::memory_order_relaxed);
   socks = reinterpret_cast<Sock*>(static_cast<std::byte*>(shared) + 4096);
   local_fds = static_cast<std::atomic<std::uint16_t>*>(counts);
+  shared_in = static_cast<std::uint32_t*>(marks);
   table = static_cast<std::atomic<std::uint32_t>*>(fds);
   return true;
 }
@@ -138,30 +142,102 @@ void ForEachSock(SockVisitor visit, void* context) {
 }
 
 namespace {
-void AddToHeld(std::uint32_t delta) {
-  if (arena == nullptr) return;
-  std::uint32_t end = arena->next_unused.load(std::memory_order_relaxed);
-  if (end > kMaxSocks) end = kMaxSocks;
-  for (std::uint32_t index = 1; index < end; ++index) {
-    if (local_fds[index].load(std::memory_order_relaxed) != 0) socks[index].processes.fetch_add(delta, std::memory_order_relaxed);
+std::uint32_t EndOfArena() {
+  if (arena == nullptr) return 0;
+  const std::uint32_t end = arena->next_unused.load(std::memory_order_relaxed);
+  return end < kMaxSocks ? end : kMaxSocks;
+}
+
+bool IsHeldHere(std::uint32_t index) {
+  return local_fds[index].load(std::memory_order_relaxed) != 0;
+}
+
+// Never from 0: that one is being freed by who held it last.
+bool AddHolder(Sock& sock) {
+  std::uint32_t holders = sock.processes.load(std::memory_order_relaxed);
+  while (holders != 0 && !sock.processes.compare_exchange_weak(holders, holders + 1, std::memory_order_acq_rel)) {
   }
+  return holders != 0;
+}
+
+// A hold that nobody uses: the descriptor it was for is closed.
+void DropHolder(Sock& sock) {
+  if (sock.processes.fetch_sub(1, std::memory_order_acq_rel) == 1) FreeSock(&sock);
+}
+
+// The copy of two tables that another thread was changing may not fit together: the descriptors tell.
+void CountLocalFds() {
+  const std::uint32_t end = EndOfArena();
+  for (std::uint32_t index = 1; index < end; ++index) local_fds[index].store(0, std::memory_order_relaxed);
+  const std::int32_t last = highest_fd.load(std::memory_order_relaxed);
+  for (int fd = 0; fd <= last; ++fd) {
+    const SockRef ref = FindSock(fd);
+    if (!ref) continue;
+    if (ref.Stale()) {
+      table[fd].store(0, std::memory_order_relaxed);
+    } else {
+      local_fds[IndexOf(ref.sock)].fetch_add(1, std::memory_order_relaxed);
+    }
+  }
+}
+
+void ForgetFdsOf(const Sock* sock) {
+  const std::int32_t last = highest_fd.load(std::memory_order_relaxed);
+  for (int fd = 0; fd <= last; ++fd) {
+    if (FindSock(fd).sock == sock) table[fd].store(0, std::memory_order_relaxed);
+  }
+  local_fds[IndexOf(sock)].store(0, std::memory_order_relaxed);
 }
 }  // namespace
 
 void ForEachHeld(void (*visit)(const Sock* sock)) {
-  if (arena == nullptr) return;
-  std::uint32_t end = arena->next_unused.load(std::memory_order_relaxed);
-  if (end > kMaxSocks) end = kMaxSocks;
+  const std::uint32_t end = EndOfArena();
   for (std::uint32_t index = 1; index < end; ++index) {
-    if (local_fds[index].load(std::memory_order_relaxed) != 0) visit(&socks[index]);
+    if (IsHeldHere(index)) visit(&socks[index]);
   }
 }
 
-void ShareAllForFork() {
-  AddToHeld(1);
+void ShareForFork() {
+  ++fork_serial;
+  const std::uint32_t end = EndOfArena();
+  for (std::uint32_t index = 1; index < end; ++index) {
+    if (IsHeldHere(index) && AddHolder(socks[index])) shared_in[index] = fork_serial;
+  }
 }
+
 void UnshareAfterFailedFork() {
-  AddToHeld(static_cast<std::uint32_t>(-1));
+  const std::uint32_t end = EndOfArena();
+  for (std::uint32_t index = 1; index < end; ++index) {
+    if (shared_in[index] == fork_serial) DropHolder(socks[index]);
+  }
+}
+
+void HoldAfterFork(bool shared) {
+  CountLocalFds();
+  const std::uint32_t end = EndOfArena();
+  for (std::uint32_t index = 1; index < end; ++index) {
+    const bool given = shared && shared_in[index] == fork_serial;
+    if (given == IsHeldHere(index)) continue;
+    if (given) {
+      DropHolder(socks[index]);  // closed by another thread before the fork
+    } else if (!AddHolder(socks[index])) {
+      ForgetFdsOf(&socks[index]);  // opened by another thread, and closed there already
+    }
+  }
+}
+
+void DropAllHolds() {
+  const std::uint32_t end = EndOfArena();
+  for (std::uint32_t index = 1; index < end; ++index) {
+    if (IsHeldHere(index)) socks[index].processes.fetch_sub(1, std::memory_order_acq_rel);
+  }
+}
+
+void TakeAllHolds() {
+  const std::uint32_t end = EndOfArena();
+  for (std::uint32_t index = 1; index < end; ++index) {
+    if (IsHeldHere(index)) socks[index].processes.fetch_add(1, std::memory_order_acq_rel);
+  }
 }
 
 std::uint32_t IndexOf(const Sock* sock) {

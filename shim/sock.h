@@ -112,9 +112,15 @@ struct Dropped {
 Dropped Untrack(int fd);
 void FreeSock(Sock* sock);
 
-// Around fork: every connection of the process gains a holder before, and loses it again in the parent if fork fails.
-void ShareAllForFork();
+// Around fork, of which one is under way at a time. Before it every connection gains a holder for the child; what other threads open and
+// close meanwhile the child settles for itself (`shared`: its forker has called ShareForFork). Unshare: fork failed.
+void ShareForFork();
 void UnshareAfterFailedFork();
+void HoldAfterFork(bool shared);
+
+// The process ends, or becomes another program: it gives up all its holds at once; and takes them again if exec fails.
+void DropAllHolds();
+void TakeAllHolds();
 
 // Calls visit(fd, SockRef) for each tracked fd of this process.
 using SockVisitor = void (*)(int fd, SockRef ref, void* context);
