@@ -41,7 +41,7 @@ int MergeKernel(EpollSet* set, const Wait& wait, int collected) {
 // Spins on the rings, with a look at the kernel now and then. Events, 0 after the budget, or -errno.
 int Spin(EpollSet* set, const Wait& wait, std::uint64_t left_ns) {
   SpinBudget& spin = ThreadSpin();
-  std::uint64_t budget = BeginSpin(spin);
+  std::uint64_t budget = set->HasRings() ? BeginSpin(spin) : 0;
   if (left_ns != kForever && budget > left_ns * 2) budget = left_ns * 2;
   if (budget == 0) return 0;
   const std::uint64_t start = Ticks();
@@ -78,12 +78,14 @@ int Spin(EpollSet* set, const Wait& wait, std::uint64_t left_ns) {
 
 int Sleep(EpollSet* set, const Wait& wait, std::uint64_t left_ns) {
   bool quiet;
+  set->BeginSleep();
   {
     Holding hold(set->lock);
     set->Refresh();
     quiet = set->ArmAll();
   }
   long got = quiet ? KernelWait(wait, 0, left_ns) : 0;
+  set->EndSleep();
   Holding hold(set->lock);
   set->RelaxAll();
   if (got < 0) return static_cast<int>(got);
@@ -126,7 +128,7 @@ int WaitOr(int epfd, struct epoll_event* events, int room, std::uint64_t timeout
   {
     Holding hold(set->lock);
     set->Refresh();
-    if (!set->HasRings() && !set->HasNested()) {
+    if (!set->HasRings() && !set->HasNested() && (timeout_ns == 0 || !set->MayChange())) {
       hold.Unlock();
       return plain();
     }

@@ -4,6 +4,7 @@
 #include <cerrno>
 #include <ctime>
 
+#include "shim/config.h"
 #include "shim/epoll_set.h"
 #include "shim/errno.h"
 #include "shim/real.h"
@@ -30,9 +31,18 @@ SockRef OnRing(int fd) {
   return ref;
 }
 
+// Another thread may attach the connection while this one sleeps on it: Attach then wakes the sleeper (stream_state.cc).
+bool MayAttach(SockRef ref) {
+  const Phase phase = ref.sock->phase.load(std::memory_order_relaxed);
+  return phase >= Phase::kPlain && phase < Phase::kAttached && ref.sock->pinned.load(std::memory_order_relaxed) == 0 &&
+         GetConfig().upgrade && SeenOtherThreads();
+}
+
+// Must we look at this list at all?
 bool AnyRing(const struct pollfd* items, nfds_t count) {
   for (nfds_t i = 0; i < count; ++i) {
-    if (OnRing(items[i].fd)) return true;
+    const SockRef ref = FindSock(items[i].fd);
+    if (ref && (OnRing(items[i].fd) || MayAttach(ref))) return true;
     EpollSet* set = FindSet(items[i].fd);
     if (set != nullptr && set->HasRings()) return true;
   }
@@ -119,12 +129,26 @@ bool RingNews(const Poll& poll) {
   return false;
 }
 
+bool HasRings(const Poll& poll) {
+  for (nfds_t i = 0; i < poll.count; ++i) {
+    if (OnRing(poll.items[i].fd)) return true;
+  }
+  return false;
+}
+
+// A sleep on a connection that is plain so far. False: it is not any more. AfterSleep either way.
+bool PrepareForAttach(SockRef ref) {
+  // seq_cst, with Attach's store of the phase and its look at the sleepers: one of the two sees the other.
+  ref.sock->sleepers.fetch_add(1, std::memory_order_seq_cst);
+  return ref.sock->phase.load(std::memory_order_seq_cst) != Phase::kAttached;
+}
+
 // True: something may be ready.
 bool SpinOnRings(const Poll& poll, std::uint64_t left_ns) {
   SpinBudget& spin = ThreadSpin();
   std::uint64_t budget = BeginSpin(spin);
   if (left_ns != kForever && budget > left_ns * 2) budget = left_ns * 2;
-  if (budget == 0) return false;
+  if (budget == 0 || !HasRings(poll)) return false;
   const std::uint64_t start = Ticks();
   std::uint64_t last = start;
   std::uint64_t looked = start;
@@ -170,6 +194,13 @@ int SleepOnAll(const Poll& poll, std::uint64_t left_ns) {
     poll.copy[armed] = item;
     const SockRef ref = OnRing(item.fd);
     if (!ref) {
+      const SockRef plain = FindSock(item.fd);
+      if (plain && wake_fd >= 0 && MayAttach(plain)) {
+        RegisterSleeper(plain.sock, wake_fd);
+        quiet = PrepareForAttach(plain);
+        poll.copy[armed].events = static_cast<short>(item.events | kArmed);
+        continue;
+      }
       EpollSet* set = FindSet(item.fd);
       if (set == nullptr || !set->HasRings()) continue;
       Holding hold(set->lock);

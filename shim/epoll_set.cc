@@ -1,6 +1,7 @@
 #include "shim/epoll_set.h"
 
 #include <poll.h>
+#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/random.h>
 
@@ -8,6 +9,8 @@
 #include <cstring>
 
 #include "shim/agent_link.h"
+#include "shim/config.h"
+#include "shim/own_fds.h"
 #include "shim/stream.h"
 #include "shim/sys.h"
 #include "shim/upgrade.h"
@@ -18,6 +21,7 @@ namespace {
 
 constexpr std::uint32_t kQuietLooks = 4096;  // looks without news before a connection is left to the kernel
 constexpr std::uint32_t kWakeId = 0xfffff;   // tag of a wake object
+constexpr std::uint32_t kChangeId = 0xffffe;  // tag of the set's own eventfd
 constexpr std::uint32_t kKernelEvents = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLPRI | EPOLLET;
 constexpr std::uint32_t kInEvents = EPOLLIN | EPOLLRDNORM;
 constexpr std::uint32_t kOutEvents = EPOLLOUT | EPOLLWRNORM;
@@ -44,10 +48,12 @@ bool KernelSays(int fd, short events) {
 }  // namespace
 
 void NoteRingChange() {
-  ring_changes.fetch_add(1, std::memory_order_release);
+  // seq_cst, with BeginSleep: either the sleeper's Refresh sees the change, or we see the sleeper.
+  ring_changes.fetch_add(1, std::memory_order_seq_cst);
+  WakeSleepingSets();
 }
 std::uint64_t RingChanges() {
-  return ring_changes.load(std::memory_order_acquire);
+  return ring_changes.load(std::memory_order_seq_cst);
 }
 
 void EpollSet::Reset(int new_epfd) {
@@ -62,12 +68,40 @@ void EpollSet::Reset(int new_epfd) {
   tag_ &= ~0xfffffULL;
 }
 
+void EpollSet::BeginSleep() {
+  if (SeenOtherThreads() && change_fd_.load(std::memory_order_acquire) < 0) {
+    Holding hold(lock);
+    const long made = hold.Held() && change_fd_.load(std::memory_order_relaxed) < 0 ? Sys(SYS_eventfd2, 0, EFD_CLOEXEC | EFD_NONBLOCK) : -1;
+    if (made >= 0) {
+      const int fd = KeepOwnFd(static_cast<int>(made));
+      struct epoll_event event = {};
+      event.events = EPOLLIN | EPOLLET;
+      event.data.u64 = tag_ | kChangeId;
+      Sys(SYS_epoll_ctl, epfd, EPOLL_CTL_ADD, fd, &event);
+      change_fd_.store(fd, std::memory_order_release);
+    }
+  }
+  sleepers_.fetch_add(1, std::memory_order_seq_cst);
+}
+
+void EpollSet::WakeForChange() {
+  const int fd = change_fd_.load(std::memory_order_acquire);
+  const std::uint64_t one = 1;
+  if (fd >= 0 && sleepers_.load(std::memory_order_seq_cst) != 0) Sys(SYS_write, fd, &one, sizeof one);
+}
+
+bool EpollSet::MayChange() const {
+  return end_ != 0 && GetConfig().upgrade && SeenOtherThreads();
+}
+
 void EpollSet::Free() {
   for (std::uint32_t id = 0; id < end_; ++id) {
     Watch& watch = watches_[id];
     if (watch.fd >= 0 && watch.armed && watch.ref) AfterSleep(watch.ref);
   }
   RetireWakeFdsOf(waiter_);
+  const int change = change_fd_.exchange(-1, std::memory_order_acq_rel);
+  if (change >= 0) DropOwnFd(change);
   // The arrays stay, for the next set in this place: a thread may still be spinning on them.
   end_ = hot_count_ = rings_ = nested_ = free_ = 0;
   epfd = -1;
@@ -352,6 +386,7 @@ int EpollSet::Translate(struct epoll_event* all, int collected, int from_kernel)
       for (std::uint32_t w = 0; w < wake_count_ && w < 32; ++w) (void)DrainWake(wake_fds_[w]);
       continue;
     }
+    if (id == kChangeId) continue;  // edge-triggered: the count is nothing to us
     if (id >= end_ || watches_[id].fd < 0 || !watches_[id].on_ring) continue;
     Watch& watch = watches_[id];
     if (watch.dormant) {

@@ -55,6 +55,12 @@ class EpollSet {
   int Collect(struct epoll_event* out, int room);
   // lock. Turns what the kernel returned into what the program is to see, in place; `collected` events before it are not repeated.
   int Translate(struct epoll_event* all, int collected, int from_kernel);
+  // Around a sleep in the kernel: a connection that another thread attaches meanwhile ends it. Begin before Refresh. Not under the lock.
+  void BeginSleep();
+  void EndSleep() { sleepers_.fetch_sub(1, std::memory_order_relaxed); }
+  void WakeForChange();  // any thread
+  // lock. Could a connection of this set get a channel while somebody sleeps on the set?
+  [[nodiscard]] bool MayChange() const;
   // No lock needed: cheap look at the hot rings, for spinning.
   [[nodiscard]] bool AnythingNew() const;
   // lock. Arms every hot connection for a sleep of this set. False: something is ready. Relax after the sleep, either way.
@@ -88,6 +94,8 @@ class EpollSet {
   std::uint64_t waiter_ = 0;  // names this set among the waiters of wake_fds.h
   int wake_fds_[32] = {};     // the latest wake objects in the kernel's set, to be emptied
   std::uint32_t wake_count_ = 0;
+  std::atomic<std::uint32_t> sleepers_{0};
+  std::atomic<int> change_fd_{-1};  // an eventfd in the kernel's set
 };
 
 // The set behind an epoll descriptor, if the shim follows it; made by the first connection added.
@@ -96,6 +104,7 @@ EpollSet* MakeSet(int epfd);
 void DropSet(int epfd);                          // closed
 void CopySet(int epfd, int copy);                // dup
 void ForgetSets(unsigned first, unsigned last);  // close_range, both ends included
+void WakeSleepingSets();                         // a connection got a channel, or lost it
 void FreeSetLocks();                             // in the child after fork
 // A connection's descriptor is being closed: out of every set.
 void ForgetWatches(int fd, SockRef ref);
@@ -104,7 +113,7 @@ void ForgetWatches(int fd, SockRef ref);
 std::uint32_t WatchHint(int fd);
 void SetWatchHint(int fd, std::uint32_t id);
 
-// Counted by Attach and by the way back: sets look again when it has moved.
+// Counted by Attach and by the way back: sets look again when it has moved, and those that sleep are woken.
 void NoteRingChange();
 std::uint64_t RingChanges();
 

@@ -77,6 +77,11 @@ void CopySet(int epfd, int copy) {
   by_fd[copy].store(entry, std::memory_order_release);
 }
 
+void WakeSleepingSets() {
+  const int end = sets_end.load(std::memory_order_acquire);
+  for (int i = 0; i < end; ++i) sets[i].WakeForChange();
+}
+
 void FreeSetLocks() {
   making.Reset();
   const int end = sets_end.load(std::memory_order_acquire);

@@ -12,6 +12,7 @@ namespace vsocket::shim {
 namespace {
 
 __attribute__((tls_model("initial-exec"))) thread_local std::uint32_t thread_id;
+std::atomic<std::uint32_t> threads_seen{0};
 
 // A killed process is a zombie until its parent reaps it: gone as far as the lock is concerned. The thread id is this process's pid
 // namespace's; processes that share a socket by fork share that too, or are left waiting rather than robbed.
@@ -38,12 +39,21 @@ bool IsGone(std::uint32_t tid) {
 }  // namespace
 
 std::uint32_t ThreadId() {
-  if (thread_id == 0) thread_id = static_cast<std::uint32_t>(Sys(SYS_gettid));
+  if (thread_id == 0) {
+    thread_id = static_cast<std::uint32_t>(Sys(SYS_gettid));
+    threads_seen.fetch_add(1, std::memory_order_relaxed);
+  }
   return thread_id;
+}
+
+bool SeenOtherThreads() {
+  (void)ThreadId();
+  return threads_seen.load(std::memory_order_relaxed) > 1;
 }
 
 void ForgetThreadId() {
   thread_id = 0;
+  threads_seen.store(0, std::memory_order_relaxed);
 }
 
 bool Lock::AcquireSlow(std::uint32_t me) {

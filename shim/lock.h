@@ -12,6 +12,7 @@ namespace vsocket::shim {
 
 std::uint32_t ThreadId();  // cached per thread
 void ForgetThreadId();     // in the child after fork
+bool SeenOtherThreads();         // more than one thread of this process has been here
 
 class Lock {
  public:
