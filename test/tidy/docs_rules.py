@@ -48,16 +48,21 @@ def _links(tree):
                     yield Finding(f"{file.path}:{number}", f"the link leads nowhere: {target}")
 
 
+def _both_ways(page, known, explained, missing, extra):
+    """What the tree has and the page explains are the same. `missing` and `extra` say what is wrong with a name."""
+    for name in sorted(known - explained):
+        yield Finding(page.path, missing.format(name))
+    for name in sorted(explained - known):
+        yield Finding(page.path, extra.format(name))
+
+
 def _reasons(tree):
     header, page = tree.files.get("channel/reason.h"), tree.files.get("docs/reasons.md")
     if not header or not page:
         return
     named = set(re.findall(r"^## (k[A-Za-z]+)", page.text, re.M))
     known = set(REASON.findall(header.text))
-    for reason in sorted(known - named):
-        yield Finding("docs/reasons.md", f"no paragraph on {reason} of channel/reason.h")
-    for reason in sorted(named - known):
-        yield Finding("docs/reasons.md", f"{reason} is not in channel/reason.h")
+    yield from _both_ways(page, known, named, "no paragraph on {} of channel/reason.h", "{} is not in channel/reason.h")
 
 
 def _environment(tree):
@@ -70,10 +75,8 @@ def _environment(tree):
         if file.path.startswith("shim/") and not file.is_test:
             read |= set(ENVIRONMENT.findall(file.text))
     explained = set(re.findall(r"^\| `(VSOCKET_[A-Z_]+)`", page.text, re.M))
-    for name in sorted(read - explained):
-        yield Finding("docs/configuration.md", f"the shim reads {name}, which no row explains")
-    for name in sorted(explained - read) if read else []:
-        yield Finding("docs/configuration.md", f"{name} is explained, and the shim does not read it")
+    missing, extra = "the shim reads {}, which no row explains", "{} is explained, and the shim does not read it"
+    yield from _both_ways(page, read, explained, missing, extra)
 
 
 def _flags(tree):
@@ -87,10 +90,8 @@ def _flags(tree):
             known |= set(re.findall(r'add_(?:option|flag)\w*\(\s*"[^"]*?(--[a-z-]+)', file.text))
     section = page.text.partition("## vsocket-agent")[2].partition("\n## ")[0]
     explained = set(re.findall(r"^\| `(--[a-z-]+)", section, re.M))
-    for name in sorted(known - explained):
-        yield Finding("docs/configuration.md", f"vsocket-agent has {name}, which no row explains")
-    for name in sorted(explained - known) if known else []:
-        yield Finding("docs/configuration.md", f"{name} is explained, and vsocket-agent has no such flag")
+    missing, extra = "vsocket-agent has {}, which no row explains", "{} is explained, and vsocket-agent has no such flag"
+    yield from _both_ways(page, known, explained, missing, extra)
 
 
 def _clang_tidy_reasons(tree):
