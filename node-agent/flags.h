@@ -23,6 +23,8 @@ struct Flags {
   telemetry::LogLevel log_level = telemetry::LogLevel::kInfo;
   telemetry::LogFormat log_format = telemetry::LogFormat::kText;
   bool enforcement = true;
+  std::uint32_t revocation_deadline_ms = 1000;
+  bool strict_revocation = false;
 };
 
 // Prints help, version or an error itself; then `*exit_status` is set and there is no value.

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 namespace vsocket::broker {
 namespace {
@@ -22,6 +23,7 @@ struct FakeKernel {
   std::uint64_t next_read = 0;     // cookie of the socket that the next descriptor is
   std::vector<std::uint16_t> listening;
   std::vector<std::uint64_t> destroyed;
+  std::vector<std::uint64_t> looked_for;
 };
 
 class FakeProbe final : public SocketProbe {
@@ -44,6 +46,7 @@ class FakePodSockets final : public PodSockets {
   explicit FakePodSockets(FakeKernel& kernel) : kernel_(kernel) {}
   std::vector<TcpSocket> Connections() override { return kernel_.sockets; }
   std::optional<TcpSocket> Find(const Tuple&, std::uint64_t cookie) override {
+    kernel_.looked_for.push_back(cookie);
     for (const TcpSocket& socket : kernel_.sockets) {
       if (socket.cookie == cookie) return socket;
     }
@@ -63,8 +66,9 @@ class FakePodSockets final : public PodSockets {
 
 class FakeLink final : public ShimLink {
  public:
-  void Send(std::span<const std::byte> message, std::shared_ptr<const UniqueFd>) override {
+  void Send(std::span<const std::byte> message, std::shared_ptr<const UniqueFd> fd) override {
     sent.emplace_back(message.begin(), message.end());
+    memory = std::move(fd);
   }
   void Close() override { closed = true; }
   template <typename T>
@@ -74,6 +78,7 @@ class FakeLink final : public ShimLink {
     return message;
   }
   std::vector<std::vector<std::byte>> sent;
+  std::shared_ptr<const UniqueFd> memory;
   bool closed = false;
 };
 
@@ -95,10 +100,11 @@ class BrokerTest : public ::testing::Test {
 
   BrokerOptions Options() {
     BrokerOptions options;
+    options.sweep.channels_a_second = 2;
     options.verdict = [this](const model::Flow& flow) {
       asked_.push_back(flow);
       model::Verdict verdict;
-      verdict.allowed = allowed_;
+      verdict.allowed = allowed_ && flow.destination_port != forbidden_port_;
       return verdict;
     };
     return options;
@@ -141,9 +147,17 @@ class BrokerTest : public ::testing::Test {
     return Receive(session, channel::Upgrade{HeaderOf(MessageType::kUpgrade), cookie}, 1);
   }
 
+  void PassSeconds(int seconds) {
+    for (int i = 0; i < seconds; ++i) {
+      now_ += kSecond;
+      broker_.Tick();
+    }
+  }
+
   FakeKernel kernel_;
   std::uint64_t now_ = 1000 * kSecond;
   bool allowed_ = true;
+  std::uint16_t forbidden_port_ = 0;
   std::vector<model::Flow> asked_;
   Broker broker_;
 };
@@ -267,6 +281,140 @@ TEST_F(BrokerTest, PolicyCutsChannelsAndPlainConnections) {
   EXPECT_GE(broker_.Reevaluate(), 2U);
   EXPECT_TRUE(kernel_.sockets.empty());
   EXPECT_EQ(broker_.Stats().revocations, 1U);
+}
+
+TEST_F(BrokerTest, LostReleaseIsMadeUpForWhenNobodyHoldsTheSocket) {
+  FakeLink link_a;
+  FakeLink link_b;
+  const SessionId a = Connect('a', &link_a);
+  const SessionId b = Connect('b', &link_b);
+  MakeConnection(40000);
+  ASSERT_TRUE(Upgrade(a, 40000) && Upgrade(b, 40001));
+  PassSeconds(100);
+  EXPECT_EQ(broker_.Stats().swept, 0U) << "both ends live";
+  kernel_.sockets[0].inode = kernel_.sockets[1].inode = 0;
+  PassSeconds(1);
+  EXPECT_EQ(broker_.Stats().swept, 2U);
+  EXPECT_EQ(broker_.Stats().channels, 0U);
+  EXPECT_EQ(broker_.LoadOf("a").channels + broker_.LoadOf("b").channels, 0U);
+  EXPECT_EQ(broker_.Stats().regions, 1U) << "kept for the next connection of the two";
+  EXPECT_EQ(broker_.NextTick(), 0U);
+}
+
+TEST_F(BrokerTest, SocketThatIsGoneIsSweptLateAndItsMemoryLeftAlone) {
+  FakeLink link_a;
+  FakeLink link_b;
+  const SessionId a = Connect('a', &link_a);
+  const SessionId b = Connect('b', &link_b);
+  MakeConnection(40000);
+  ASSERT_TRUE(Upgrade(a, 40000) && Upgrade(b, 40001));
+  const auto old = link_a.Last<channel::Grant>();
+  const auto memory = link_a.memory;
+  const auto gone = std::exchange(kernel_.sockets, {});
+  PassSeconds(29);
+  kernel_.sockets = gone;  // the kernel had failed to answer
+  PassSeconds(1);
+  kernel_.sockets.clear();
+  PassSeconds(30);
+  EXPECT_EQ(broker_.Stats().channels, 1U);
+  PassSeconds(1);
+  EXPECT_EQ(broker_.Stats().channels, 0U);
+  EXPECT_EQ(broker_.Stats().swept, 2U);
+  EXPECT_EQ(broker_.LoadOf("a").channels, 0U);
+  // The program may hold the closed socket and read on: the words are as they were, and nobody else gets the slot.
+  auto region = model::MakeSharedMemory()->Adopt(UniqueFd(::fcntl(memory->Get(), F_DUPFD_CLOEXEC, 0)), old.channel.region_id);
+  ASSERT_TRUE(region) << region.Error().what;
+  EXPECT_EQ(region.Value()->Epoch(old.channel.slot), old.channel.epoch);
+  // Its late RELEASE is nobody's business, and the next connection has memory of its own.
+  ASSERT_TRUE(Receive(a, channel::Release{HeaderOf(MessageType::kRelease), old.cookie, old.channel, 0, {}}));
+  MakeConnection(50000);
+  ASSERT_TRUE(Upgrade(a, 50000) && Upgrade(b, 50001));
+  EXPECT_NE(link_a.Last<channel::Grant>().channel.region_id, old.channel.region_id);
+}
+
+TEST_F(BrokerTest, SweepLooksAtAFewChannelsAtATimeAndAtEachInTurn) {
+  FakeLink link_a;
+  FakeLink link_b;
+  const SessionId a = Connect('a', &link_a);
+  const SessionId b = Connect('b', &link_b);
+  std::vector<std::uint64_t> cookies;
+  for (std::uint16_t port = 40000; port < 40010; port += 2) {
+    MakeConnection(port);
+    ASSERT_TRUE(Upgrade(a, port) && Upgrade(b, port + 1U));
+    cookies.push_back(port);
+    cookies.push_back(port + 1U);
+  }
+  std::vector<std::uint64_t> seen;
+  for (int second = 0; second < 5; ++second) {  // 5 channels, 2 a second: each twice
+    kernel_.looked_for.clear();
+    PassSeconds(1);
+    EXPECT_EQ(kernel_.looked_for.size(), 4U);
+    broker_.Tick();
+    EXPECT_EQ(kernel_.looked_for.size(), 4U) << "not more often than once a second";
+    seen.insert(seen.end(), kernel_.looked_for.begin(), kernel_.looked_for.end());
+  }
+  for (const std::uint64_t cookie : cookies) EXPECT_EQ(std::count(seen.begin(), seen.end(), cookie), 2) << cookie;
+}
+
+TEST_F(BrokerTest, RevokedMemoryGivesNoNewSlots) {
+  FakeLink link_a;
+  FakeLink link_b;
+  const SessionId a = Connect('a', &link_a);
+  const SessionId b = Connect('b', &link_b);
+  MakeConnection(40000);
+  ASSERT_TRUE(Upgrade(a, 40000) && Upgrade(b, 40001));
+  const auto old = link_a.Last<channel::Grant>();
+  allowed_ = false;
+  broker_.Reevaluate();
+  EXPECT_EQ(broker_.Stats().revoked_memory.watched, 1U);
+  allowed_ = true;
+  MakeConnection(50000);
+  ASSERT_TRUE(Upgrade(a, 50000) && Upgrade(b, 50001));
+  EXPECT_NE(link_a.Last<channel::Grant>().channel.region_id, old.channel.region_id);
+  EXPECT_EQ(broker_.Stats().regions, 2U);
+}
+
+TEST_F(BrokerTest, MemoryIsRevokedWithItsLastAllowedConnection) {
+  FakeLink link_a;
+  FakeLink link_b;
+  const SessionId a = Connect('a', &link_a);
+  const SessionId b = Connect('b', &link_b);
+  MakeConnection(40000);
+  MakeConnection(50000);
+  kernel_.sockets[3].tuple.local.port = kernel_.sockets[2].tuple.remote.port = 81;
+  kernel_.listening = {80, 81};
+  for (const unsigned port : {40000U, 50000U}) ASSERT_TRUE(Upgrade(a, port) && Upgrade(b, port + 1));
+  ASSERT_EQ(broker_.Stats().regions, 1U) << "they share it";
+  forbidden_port_ = 80;
+  broker_.Reevaluate();
+  EXPECT_EQ(broker_.Stats().revocations, 1U);
+  EXPECT_EQ(broker_.Stats().revoked_memory.watched, 0U) << "one connection may use it";
+  const auto last_a = link_a.Last<channel::Grant>();
+  const auto last_b = link_b.Last<channel::Grant>();
+  ASSERT_EQ(last_a.cookie, 50000U);
+  ASSERT_TRUE(Receive(a, channel::Release{HeaderOf(MessageType::kRelease), last_a.cookie, last_a.channel, 0, {}}));
+  ASSERT_TRUE(Receive(b, channel::Release{HeaderOf(MessageType::kRelease), last_b.cookie, last_b.channel, 0, {}}));
+  EXPECT_EQ(broker_.Stats().revoked_memory.watched, 1U);
+}
+
+TEST_F(BrokerTest, MemoryKeptForTheNextConnectionIsRevokedToo) {
+  FakeLink link_a;
+  FakeLink link_b;
+  const SessionId a = Connect('a', &link_a);
+  const SessionId b = Connect('b', &link_b);
+  MakeConnection(40000);
+  ASSERT_TRUE(Upgrade(a, 40000) && Upgrade(b, 40001));
+  for (const auto& [session, link] : {std::pair(a, &link_a), std::pair(b, &link_b)}) {
+    const auto grant = link->Last<channel::Grant>();
+    ASSERT_TRUE(Receive(session, channel::Release{HeaderOf(MessageType::kRelease), grant.cookie, grant.channel, 0, {}}));
+  }
+  broker_.Reevaluate();
+  EXPECT_EQ(broker_.Stats().regions, 1U);
+  allowed_ = false;
+  broker_.Reevaluate();
+  EXPECT_EQ(broker_.Stats().regions, 0U);
+  EXPECT_EQ(broker_.Stats().revocations, 0U) << "no channel was there";
+  EXPECT_EQ(broker_.Stats().revoked_memory.watched, 1U);
 }
 
 TEST_F(BrokerTest, AnotherPodsProcessIsRefused) {
