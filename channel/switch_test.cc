@@ -117,7 +117,8 @@ TEST(SwitchReceiverTest, ProposalBoundsThePayload) {
   EXPECT_EQ(PayloadBound(r, {1, kMarker, 1000}), 0U);  // frames only
   EXPECT_EQ(PayloadBound(r, {1, kMarker, 1001}), 1U);
   EXPECT_EQ(PayloadBound(r, {1, kMarker, 5000}), 4000U);
-  EXPECT_EQ(PayloadBound(r, {1, kMarker, 999}), kNoBound);   // before what has been read: not a proposal an honest sender makes
+  EXPECT_EQ(PayloadBound(r, {1, kMarker, 999}), kNoBound);  // before what has been read: not a proposal an honest sender makes
+  EXPECT_EQ(PayloadBound(r, {1, kMarker, 500}), kNoBound);
   EXPECT_EQ(PayloadBound(r, {2, kMarker, 1000}), kNoBound);  // not the next generation
 }
 

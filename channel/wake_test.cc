@@ -168,9 +168,14 @@ TEST(WakeTest, EitherTheWaiterSeesTheDataOrTheMakerSeesTheWaiter) {
       if (spin > 1000) std::this_thread::yield();
     }
   };
+  // Two instructions meet in a window of nanoseconds: the one side comes later by more and more, then the other.
+  const auto linger = [](std::uint64_t turns) {
+    for (std::uint64_t i = 0; i < turns; ++i) std::atomic_signal_fence(std::memory_order_seq_cst);
+  };
   std::thread waiter([&] {
     for (std::uint64_t round = 1; round <= kRounds; ++round) {
       meet(waiter_at, maker_at, 2 * round);
+      linger(round % 600);
       Arm(words.data_waiter, kTcpBell);
       saw_data[round] = producer.tail.load(std::memory_order_acquire) == round;
       meet(waiter_at, maker_at, 2 * round + 1);
@@ -180,6 +185,7 @@ TEST(WakeTest, EitherTheWaiterSeesTheDataOrTheMakerSeesTheWaiter) {
   std::thread maker([&] {
     for (std::uint64_t round = 1; round <= kRounds; ++round) {
       meet(maker_at, waiter_at, 2 * round);
+      linger(round / 600 % 600);
       producer.tail.store(round, std::memory_order_release);
       saw_waiter[round] = TakeWaiter(words.data_waiter) == kTcpBell;
       meet(maker_at, waiter_at, 2 * round + 1);
