@@ -6,27 +6,18 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <atomic>
 #include <csignal>
-#include <memory>
-#include <mutex>
-#include <optional>
 #include <string>
 #include <utility>
-#include <vector>
 
-#include "node-agent/broker/testing/test_node.h"
+#include "node-agent/broker/testing/integration_test.h"
 
 namespace vsocket::broker {
 namespace {
 
 using testing::Eventually;
-using testing::FakeShim;
-using testing::kIpA;
-using testing::kIpB;
-using testing::MakeTcpPair;
+using testing::FieldOf;
 using testing::MappedRegion;
-using testing::TcpPair;
 
 // A process that maps a region and does not let go: in league with its peer, as far as anybody can tell. Forked before there is a node,
 // whose own mappings and sockets it would inherit.
@@ -75,69 +66,17 @@ class Keeper {
   UniqueFd orders_, answers_;
 };
 
-class RevocationTest : public ::testing::Test {
+class RevocationTest : public testing::ServedNodeTest {
  protected:
-  void SetUp() override { ASSERT_TRUE(testing::EnterTestNamespace()); }
-
   void Start(bool strict) {
-    NodeOptions options = testing::OptionsIn(dir_.Path());
-    options.broker.revocation = {150'000'000, strict};
-    options.broker.verdict = [this](const model::Flow&) {
-      model::Verdict verdict;
-      verdict.egress.allowed = true;
-      verdict.ingress.pod = "default/b";
-      verdict.ingress.decided_by = "policy default/closed";
-      verdict.allowed = verdict.ingress.allowed = allowed_.load();
-      return verdict;
-    };
-    options.broker.events = [this](const Event& event) {
-      const std::lock_guard lock(mutex_);
-      events_.push_back(event);
-    };
-    auto node = Node::Open(std::move(options), {});
-    ASSERT_TRUE(node) << node.Error();
-    node_ = std::move(node.Value());
-    for (const char* uid : {"a", "b"}) ASSERT_TRUE(node_->AddPod(testing::PodOf(uid)));
-    node_->Serve();
-    a_ = std::make_unique<FakeShim>(testing::SocketOf(dir_.Path(), "a"));
-    b_ = std::make_unique<FakeShim>(testing::SocketOf(dir_.Path(), "b"));
-    ASSERT_TRUE(a_->Hello() && b_->Hello());
+    options_.broker.revocation = {150'000'000, strict};
+    ASSERT_NO_FATAL_FAILURE(StartAndGreet());
   }
 
   // A granted connection; gives the descriptor of its memory.
-  UniqueFd Connect() {
-    tcp_ = MakeTcpPair(kIpA, kIpB);
-    if (!a_->Upgrade(tcp_.client.Get()) || !a_->Quiet() || !b_->Upgrade(tcp_.server.Get())) return {};
-    auto client = a_->ExpectGrant(tcp_.client.Get());
-    auto server = b_->ExpectGrant(tcp_.server.Get());
-    if (!client || !server) return {};
-    grant_a_ = client->grant;
-    grant_b_ = server->grant;
-    return std::move(client->memory);
-  }
+  UniqueFd Connect() { return GrantBetween(*a_, *b_, &channel_) ? std::move(channel_.client.memory) : UniqueFd(); }
 
-  std::optional<Event> Said(const std::string& what) {
-    const std::lock_guard lock(mutex_);
-    for (const Event& event : events_) {
-      if (event.what == what) return event;
-    }
-    return std::nullopt;
-  }
-  static std::string Field(const Event& event, const std::string& name) {
-    for (const auto& [key, value] : event.fields) {
-      if (key == name) return value;
-    }
-    return {};
-  }
-
-  testing::TempDir dir_;
-  std::atomic<bool> allowed_{true};
-  std::mutex mutex_;
-  std::vector<Event> events_;
-  std::unique_ptr<Node> node_;
-  std::unique_ptr<FakeShim> a_, b_;
-  TcpPair tcp_;
-  channel::Grant grant_a_{}, grant_b_{};
+  testing::Channel channel_;
 };
 
 TEST_F(RevocationTest, ColludersAreReportedAndSeenToLetGo) {
@@ -150,10 +89,10 @@ TEST_F(RevocationTest, ColludersAreReportedAndSeenToLetGo) {
   ASSERT_TRUE(Eventually([&] { return node_->Stats().revoked_memory.unheeded == 1; }));
   ASSERT_TRUE(Eventually([&] { return Said("revoked memory still mapped").has_value(); }));
   const Event event = *Said("revoked memory still mapped");
-  EXPECT_EQ(Field(event, "pod"), "a");
-  EXPECT_EQ(Field(event, "peer_pod"), "b");
-  EXPECT_NE(Field(event, "why").find("policy default/closed"), std::string::npos) << Field(event, "why");
-  EXPECT_EQ(Field(event, "holders").rfind(std::to_string(keeper.Pid()) + " (", 0), 0U) << Field(event, "holders");
+  EXPECT_EQ(FieldOf(event, "pod"), "a");
+  EXPECT_EQ(FieldOf(event, "peer_pod"), "b");
+  EXPECT_NE(FieldOf(event, "why").find("policy default/closed"), std::string::npos) << FieldOf(event, "why");
+  EXPECT_EQ(FieldOf(event, "holders").rfind(std::to_string(keeper.Pid()) + " (", 0), 0U) << FieldOf(event, "holders");
   EXPECT_EQ(::kill(keeper.Pid(), 0), 0) << "not strict";
   EXPECT_EQ(node_->Stats().revoked_memory.watched, 1U);
   keeper.End();
@@ -201,7 +140,7 @@ TEST_F(RevocationTest, MemoryKeptAfterALeaveIsRevokedByALaterPolicy) {
   Start(true);
   const UniqueFd memory = Connect();
   ASSERT_TRUE(memory.Valid() && keeper.Map(memory));
-  ASSERT_TRUE(a_->Release(grant_a_) && a_->Quiet() && b_->Release(grant_b_) && b_->Quiet());
+  ASSERT_TRUE(a_->Release(channel_.client.grant) && a_->Quiet() && b_->Release(channel_.server.grant) && b_->Quiet());
   a_->Close();
   b_->Close();
   ASSERT_TRUE(Eventually([&] { return node_->Stats().regions == 0; }));
