@@ -14,6 +14,8 @@ constexpr char kFooter[] =
     "Signals: SIGTERM and SIGINT end the agent; connections on rings go on, and a new agent takes them over.\n"
     "Needs root (CAP_SYS_ADMIN, CAP_NET_ADMIN, CAP_SYS_PTRACE) and Linux 5.14 or later.";
 
+constexpr int kUsageError = 2;
+
 }  // namespace
 
 std::optional<Flags> ParseFlags(int argc, char** argv, const char* version, int* exit_status) {
@@ -46,7 +48,7 @@ std::optional<Flags> ParseFlags(int argc, char** argv, const char* version, int*
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
-    *exit_status = app.exit(error);
+    *exit_status = app.exit(error) == 0 ? 0 : kUsageError;  // CLI11's own numbers are its affair
     return std::nullopt;
   }
   // IsMember has seen to the words.

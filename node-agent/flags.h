@@ -27,7 +27,7 @@ struct Flags {
   bool strict_revocation = false;
 };
 
-// Prints help, version or an error itself; then `*exit_status` is set and there is no value.
+// Prints help, version or an error itself; then there is no value and `*exit_status` is set: 0, or 2 when it could not be understood.
 std::optional<Flags> ParseFlags(int argc, char** argv, const char* version, int* exit_status);
 
 }  // namespace vsocket
