@@ -53,8 +53,10 @@ inline void SetCapacity(ProducerState& state, SideWords& mine, std::uint32_t cap
   mine.capacity_log2.store(capacity_log2, std::memory_order_relaxed);
 }
 
-// Copies without publishing. Requires size <= Room(state) - offset.
+// Copies without publishing. Requires size <= Room(state) - offset. An empty part of an iovec may have no address: memcpy(3) would need
+// one.
 inline void CopyIn(const ProducerState& state, std::byte* ring, std::uint64_t offset, const void* from, std::size_t size) {
+  if (size == 0) return;
   const std::uint64_t capacity = 1ULL << state.capacity_log2;
   const std::uint64_t at = (state.pos + offset) & (capacity - 1);
   const std::uint64_t first = size < capacity - at ? size : capacity - at;
@@ -94,8 +96,9 @@ inline void Publish(ProducerState& state, SideWords& mine, std::uint64_t added) 
   return state.seen_tail - state.pos;
 }
 
-// Copies without consuming. Requires offset + size <= Available(state).
+// Copies without consuming. Requires offset + size <= Available(state). As CopyIn for an empty part.
 inline void CopyOut(const ConsumerState& state, const std::byte* ring, std::uint64_t offset, void* to, std::size_t size) {
+  if (size == 0) return;
   const std::uint64_t capacity = 1ULL << state.capacity_log2;
   const std::uint64_t at = (state.pos + offset) & (capacity - 1);
   const std::uint64_t first = size < capacity - at ? size : capacity - at;

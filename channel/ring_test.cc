@@ -113,12 +113,13 @@ TEST_F(RingTest, CopiesInPiecesAndPeeks) {
   CopyIn(out_, ring_.get(), 0, bytes.data(), 4);         // before the wrap
   CopyIn(out_, ring_.get(), 4, bytes.data() + 4, 11);    // across it
   CopyIn(out_, ring_.get(), 15, bytes.data() + 15, 10);  // behind it
-  CopyIn(out_, ring_.get(), 25, bytes.data(), 0);        // an empty part of an iovec
+  CopyIn(out_, ring_.get(), 25, nullptr, 0);             // an empty part of an iovec
   Publish(out_, producer_, 25);
   ASSERT_TRUE(RefreshData(in_, producer_));
   std::vector<std::byte> got(25);
   CopyOut(in_, ring_.get(), 8, got.data() + 8, 17);
   CopyOut(in_, ring_.get(), 0, got.data(), 8);
+  CopyOut(in_, ring_.get(), 0, nullptr, 0);
   EXPECT_EQ(got, bytes);
   Receive(25);  // looking has not taken anything
 }

@@ -50,6 +50,13 @@ telemetry::MetricsSample SampleAgent(const broker::BrokerStats& stats, const enf
   counter("vsocket_reattached_ends_total", "Ends of channels taken back after an agent restart.", stats.reattached);
   counter("vsocket_revocations_total", "Channels revoked after a policy or pod change.", stats.revocations);
   counter("vsocket_connections_cut_total", "Kernel TCP sockets destroyed after a policy or pod change.", stats.sockets_destroyed);
+  gauge("vsocket_revoked_regions", "Revoked shared memory that somebody may still map.", stats.revoked_memory.watched);
+  counter("vsocket_revoked_regions_still_mapped_total", "Revoked shared memory that some process still mapped after the deadline.",
+          stats.revoked_memory.unheeded);
+  counter("vsocket_revocation_kills_total", "Processes killed because they still mapped revoked memory (--strict-revocation).",
+          stats.revoked_memory.killed);
+  counter("vsocket_channel_ends_swept_total", "Ends of channels taken back because their socket was gone, without a word of the shim.",
+          stats.swept);
   counter("vsocket_ring_bytes_total", "Bytes through rings, as the shims publish them.", stats.ring_bytes);
   counter("vsocket_control_protocol_errors_total", "Broken messages on agent.sock.", stats.protocol_errors);
   counter("vsocket_shims_refused_total", "Processes refused: wrong version, wrong network namespace, or too many.", stats.shims_refused);

@@ -14,6 +14,8 @@ constexpr char kFooter[] =
     "Signals: SIGTERM and SIGINT end the agent; connections on rings go on, and a new agent takes them over.\n"
     "Needs root (CAP_SYS_ADMIN, CAP_NET_ADMIN, CAP_SYS_PTRACE) and Linux 5.14 or later.";
 
+constexpr int kUsageError = 2;
+
 }  // namespace
 
 std::optional<Flags> ParseFlags(int argc, char** argv, const char* version, int* exit_status) {
@@ -39,10 +41,14 @@ std::optional<Flags> ParseFlags(int argc, char** argv, const char* version, int*
   app.add_option("--log-level", log_level, "Least level to log")->check(CLI::IsMember({"debug", "info", "warning", "error"}));
   app.add_option("--log-format", log_format, "Log lines for people or for collectors")->check(CLI::IsMember({"text", "json"}));
   app.add_option("--enforcement", enforcement, "nftables rules in the pods' namespaces too")->check(CLI::IsMember({"on", "off"}));
+  app.add_option("--revocation-deadline-ms", flags.revocation_deadline_ms,
+                 "How long after a policy's cut a process may still map the shared memory, before it is reported")
+      ->check(CLI::Range(100, 600000));
+  app.add_flag("--strict-revocation", flags.strict_revocation, "Kill processes that still map revoked memory after the deadline");
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
-    *exit_status = app.exit(error);
+    *exit_status = app.exit(error) == 0 ? 0 : kUsageError;  // CLI11's own numbers are its affair
     return std::nullopt;
   }
   // IsMember has seen to the words.

@@ -23,9 +23,11 @@ struct Flags {
   telemetry::LogLevel log_level = telemetry::LogLevel::kInfo;
   telemetry::LogFormat log_format = telemetry::LogFormat::kText;
   bool enforcement = true;
+  std::uint32_t revocation_deadline_ms = 1000;
+  bool strict_revocation = false;
 };
 
-// Prints help, version or an error itself; then `*exit_status` is set and there is no value.
+// Prints help, version or an error itself; then there is no value and `*exit_status` is set: 0, or 2 when it could not be understood.
 std::optional<Flags> ParseFlags(int argc, char** argv, const char* version, int* exit_status);
 
 }  // namespace vsocket

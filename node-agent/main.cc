@@ -64,6 +64,7 @@ broker::NodeOptions NodeOptionsOf(const Flags& flags, PolicyKeeper& policy, tele
   options.version = VSOCKET_VERSION;
   options.broker.quota = {flags.quota_channels, flags.quota_bytes};
   options.broker.lease_ns = flags.lease_seconds * 1'000'000'000ULL;
+  options.broker.revocation = {flags.revocation_deadline_ms * 1'000'000ULL, flags.strict_revocation};
   options.broker.verdict = [&policy](const model::Flow& flow) { return policy.Judge(flow); };
   options.broker.events = [&log](const broker::Event& event) { log.Write(ToLogLevel(event.level), event.what, event.fields); };
   return options;

@@ -40,8 +40,9 @@ void Kill(Sock* sock, int fd, const char* why);
 // before it is found.
 void TakeFrames(Sock* sock, int fd, const Channel& ch);
 
-// rx_lock. In kTcp: enters the ring when the peer has proposed and all payload before its start is taken.
-bool ConsiderProposal(Sock* sock, const Channel& ch);
+// rx_lock. In kTcp: enters the ring when the peer has proposed and all payload before its start is taken, and takes the frames that are
+// there already. True when it did.
+bool ConsiderProposal(Sock* sock, int fd, const Channel& ch);
 channel::Proposal LoadProposal(const Channel& ch);
 
 // rx_lock. In kDraining: back to TCP once the ring is read; tells the peer.

@@ -119,12 +119,15 @@ channel::Proposal LoadProposal(const Channel& ch) {
   return proposal;
 }
 
-bool ConsiderProposal(Sock* sock, const Channel& ch) {
+bool ConsiderProposal(Sock* sock, int fd, const Channel& ch) {
   if (sock->rx.tcp_pos != sock->in.pos) return false;  // a replay is still to be skipped
   if (!channel::EnterRing(sock->rx, LoadProposal(ch))) return false;
   sock->in.seen_tail = sock->in.pos;
   ch.mine->head.store(sock->in.pos, std::memory_order_release);
   sock->framed.store(sock->fin_seen.load(std::memory_order_relaxed) == 0, std::memory_order_relaxed);
+  // The kernel told an edge-triggered waiter of the frames while there was payload before them, and will not tell again: a SWITCH among
+  // them, and all payload behind it, would be found by nobody.
+  TakeFrames(sock, fd, ch);
   // The other direction follows: the peer needs our frames as soon as its ring is full, and this program may never send.
   if (!sock->tx_lock.HeldByMe() && sock->tx_lock.TryAcquire()) {
     (void)ConsiderGoingUp(sock, ch, 0);
@@ -176,14 +179,14 @@ ssize_t TryReceive(SockRef ref, int fd, const struct iovec* parts, int count, in
   for (int turn = 0; turn < 64; ++turn) {
     if (sock->dead.load(std::memory_order_relaxed) == kKilled) return EndOfStream(sock, fd, ch);
     if (sock->rx.mode == RxMode::kTcp) {
-      if (ConsiderProposal(sock, ch)) continue;  // first: what a killed sender put into its ring still counts
+      if (ConsiderProposal(sock, fd, ch)) continue;  // first: what a killed sender put into its ring still counts
       // Also of a connection that is reset: the kernel keeps what came before.
       const ssize_t got = ReceiveByTcp(sock, fd, ch, parts, count, flags);
       if (got == -EINPROGRESS) continue;
-      if (got == -EAGAIN && ConsiderProposal(sock, ch)) continue;
+      if (got == -EAGAIN && ConsiderProposal(sock, fd, ch)) continue;
       if (got > 0 || got == -EAGAIN || got == -EFAULT || got == -EINVAL || got == -ENOMEM) return got;
       NoteKernelEnd(sock, static_cast<int>(-got));
-      if (ConsiderProposal(sock, ch)) continue;  // made before the end
+      if (ConsiderProposal(sock, fd, ch)) continue;  // made before the end
       return EndOfStream(sock, fd, ch);
     }
     if (channel::Available(in) < wanted && !channel::RefreshData(in, *ch.theirs)) {

@@ -79,7 +79,7 @@ ssize_t FindRoom(Sock* sock, int fd, const Channel& ch, std::uint64_t wanted, st
   if (*room != 0) return 0;
   if (sock->full_hits < 255) ++sock->full_hits;
   if (!sock->framed.load(std::memory_order_relaxed) && sock->rx_lock.TryAcquire()) {
-    (void)ConsiderProposal(sock, ch);  // a program that only sends has not looked
+    (void)ConsiderProposal(sock, fd, ch);  // a program that only sends has not looked
     sock->rx_lock.Release();
   }
   if (!sock->framed.load(std::memory_order_relaxed)) {

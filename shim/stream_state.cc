@@ -55,11 +55,11 @@ void LookIn(Sock* sock, int fd, const Channel& ch, bool kernel_ready, Readiness*
       return;
     }
     if (sock->rx.mode == RxMode::kTcp) {
-      if (ConsiderProposal(sock, ch)) continue;
+      if (ConsiderProposal(sock, fd, ch)) continue;
       ready->in_by_kernel = !kernel_ready;
       if (kernel_ready) {
         ready->in = sock->error.load(std::memory_order_relaxed) != 0 || PayloadByTcp(sock, fd, ch);
-        if (!ready->in && ConsiderProposal(sock, ch)) continue;
+        if (!ready->in && ConsiderProposal(sock, fd, ch)) continue;
       }
       ready->in_mark = sock->in.pos;
       return;
@@ -233,7 +233,7 @@ bool PrepareToSleep(SockRef ref, int fd, bool want_in, bool want_out, std::uint3
       if (!channel::RefreshData(sock->in, *ch.theirs) || channel::Available(sock->in) != 0 ||
           sock->fin_seen.load(std::memory_order_relaxed))
         return false;
-    } else if (sock->rx.mode == RxMode::kDraining || ConsiderProposal(sock, ch)) {
+    } else if (sock->rx.mode == RxMode::kDraining || ConsiderProposal(sock, fd, ch)) {
       return false;
     }
   }
@@ -273,7 +273,7 @@ void LeaveForGood(SockRef ref, int fd, channel::Reason reason) {
     if (first && sock->tx.mode == TxMode::kTcp && channel::IsGateTaken(gate)) (void)GoUpNow(sock, ch, 0);
     if (sock->tx.mode == TxMode::kRing) (void)StartLeaving(sock, fd, ch);
     if (sock->tx.mode == TxMode::kLeaving) (void)Flush(sock, fd, ch);
-    (void)ConsiderProposal(sock, ch);
+    (void)ConsiderProposal(sock, fd, ch);
     TakeFrames(sock, fd, ch);
     if (sock->rx.mode == RxMode::kDraining) {
       replay_end = sock->rx.drain_until;
@@ -304,7 +304,7 @@ void FinishSock(Sock* sock, int fd) {
   Channel ch;
   if (!rx.Held() || !tx.Held() || !OpenChannel(sock, &ch)) return;
   if (sock->tx.mode == TxMode::kLeaving) (void)Flush(sock, fd, ch);
-  if (sock->rx.mode == RxMode::kTcp) (void)ConsiderProposal(sock, ch);
+  if (sock->rx.mode == RxMode::kTcp) (void)ConsiderProposal(sock, fd, ch);
   TakeFrames(sock, fd, ch);
   struct linger linger = {};
   int size = sizeof linger;

@@ -4,6 +4,8 @@
 #include <cstring>
 #include <utility>
 
+#include "node-agent/broker/loop.h"
+
 namespace vsocket::broker {
 
 using channel::MessageType;
@@ -14,7 +16,10 @@ Broker::Broker(BrokerOptions options, std::unique_ptr<SocketProbe> probe, std::f
       probe_(std::move(probe)),
       clock_(std::move(clock)),
       instance_(instance),
-      table_(options_.quota, options_.lease_ns, options_.regions) {}
+      watch_(options_.revocation, options_.mappings, options_.events, MonotonicNow),
+      table_(options_.quota, options_.lease_ns, options_.regions, [this](const RegionRecord& region) { WatchMemory(region); }) {
+  watch_.Start();
+}
 
 Broker::~Broker() = default;
 

@@ -25,6 +25,7 @@
 #include "node-agent/broker/kernel.h"
 #include "node-agent/broker/options.h"
 #include "node-agent/broker/pending_table.h"
+#include "node-agent/broker/revocation_watch.h"
 #include "node-agent/broker/shim_link.h"
 #include "node-agent/model/connection.h"
 #include "node-agent/model/local_pod.h"
@@ -43,6 +44,8 @@ struct BrokerStats {
   std::array<std::uint64_t, kReasonCount> denials{};
   std::uint64_t revocations = 0;        // channels
   std::uint64_t sockets_destroyed = 0;  // kernel TCP connections cut
+  RevocationStats revoked_memory;
+  std::uint64_t swept = 0;  // ends of channels taken back without a RELEASE of their living process
   std::uint64_t protocol_errors = 0;
   std::uint64_t shims_refused = 0, shims_dropped = 0;
 };
@@ -134,10 +137,13 @@ class Broker {
   // Lifetimes (broker_lifetimes.cc).
   void ReleaseEnd(Channel* channel, std::uint32_t side);
   void CheckOrphan(ChannelId id);
+  void Sweep(std::uint64_t now_ns);
+  void SweepEnd(ChannelId id, std::uint32_t side, std::uint64_t now_ns);
   void Schedule(std::uint64_t at_ns);
 
   // Policy (broker_policy.cc).
-  void Cut(Channel* channel, const std::string& why);
+  void Cut(Channel* channel, const std::string& why, bool by_policy);
+  void WatchMemory(const RegionRecord& region);
   bool DestroySocket(const std::string& pod, const Tuple& tuple, std::uint64_t cookie);
   std::uint32_t CutChannels();
   std::uint32_t CutKernelConnections();
@@ -155,8 +161,11 @@ class Broker {
   std::map<std::string, PodRuntime> pods_;  // by uid
   std::unordered_map<SessionId, Session> sessions_;
   PendingTable pending_;
+  RevocationWatch watch_;
   ChannelTable table_;
   std::set<ChannelId> orphans_;  // channels with an end that is not released and whose process has gone
+  ChannelId swept_to_ = 0;       // the sweep goes on behind this one
+  std::uint64_t next_sweep_ns_ = 0;
   std::uint64_t next_tick_ns_ = 0;
   BrokerStats stats_;
 };

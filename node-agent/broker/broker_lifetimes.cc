@@ -72,6 +72,48 @@ void Broker::CheckOrphan(ChannelId id) {
   if (!orphaned) orphans_.erase(id);
 }
 
+void Broker::SweepEnd(ChannelId id, std::uint32_t side, std::uint64_t now_ns) {
+  Channel* channel = table_.ById(id);
+  if (channel == nullptr) return;
+  const End& end = channel->end[side];
+  if (end.released || end.session == 0) return;  // orphans have a check of their own
+  PodRuntime* pod = PodOf(end.pod);
+  const auto socket = pod == nullptr ? std::nullopt : pod->sockets->Find(end.tuple, end.cookie);
+  if (socket && socket->inode != 0) {
+    channel->missing_since[side] = 0;
+    return;
+  }
+  if (!socket) {
+    // The kernel does not list a socket that is closed but held, and may fail to answer: only time tells.
+    std::uint64_t& since = channel->missing_since[side];
+    if (since == 0) since = now_ns;
+    if (now_ns - since < options_.sweep.missing_ns) return;
+  }
+  ++stats_.swept;
+  Say(Event::Level::kInfo, "channel end swept",
+      {{"connection", end.tuple.ToString()}, {"pod", end.pod}, {"why", socket ? "no process holds its socket" : "its socket is gone"}});
+  // Held by nobody: no process can read or write there. Not listed: it may.
+  if (socket) return ReleaseEnd(channel, side);
+  if (table_.Abandon(channel, side)) orphans_.erase(id);
+}
+
+void Broker::Sweep(std::uint64_t now_ns) {
+  // Ids only grow, so the next ones in order are a round robin; the map is not ordered, and is walked once.
+  const auto& all = table_.All();
+  const std::size_t wanted = std::min<std::size_t>(options_.sweep.channels_a_second, all.size());
+  std::vector<ChannelId> ids;
+  ids.reserve(all.size());
+  for (const auto& [id, channel] : all) ids.push_back(id);
+  const auto before = [this](ChannelId a, ChannelId b) { return std::pair(a <= swept_to_, a) < std::pair(b <= swept_to_, b); };
+  std::nth_element(ids.begin(), ids.begin() + static_cast<std::ptrdiff_t>(wanted) - 1, ids.end(), before);
+  ids.resize(wanted);
+  swept_to_ = *std::max_element(ids.begin(), ids.end(), before);
+  for (const ChannelId id : ids) {
+    SweepEnd(id, 0, now_ns);
+    SweepEnd(id, 1, now_ns);
+  }
+}
+
 void Broker::Schedule(std::uint64_t at_ns) {
   if (next_tick_ns_ == 0 || at_ns < next_tick_ns_) next_tick_ns_ = at_ns;
 }
@@ -82,6 +124,11 @@ void Broker::Tick() {
   for (const ChannelId id : orphans) CheckOrphan(id);
   const std::uint64_t now = clock_();
   table_.RenewLeases(now);
+  // Once a second, whatever else woke us.
+  if (now >= next_sweep_ns_ && !table_.All().empty()) {
+    Sweep(now);
+    next_sweep_ns_ = now + kSecond;
+  }
   if (!table_.All().empty()) Schedule(now + kSecond);
 }
 

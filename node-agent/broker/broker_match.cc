@@ -131,6 +131,9 @@ void Broker::Match(PendingEnd first, PendingEnd second) {
   }
   Channel* channel = opened.Value();
   channel->flow = flow;
+  for (std::uint32_t side = 0; side < 2; ++side) {
+    if (const Session* session = SessionOf(channel->end[side].session)) channel->region->pid[side] = session->pid;
+  }
   ++stats_.upgrades;
   Say(Event::Level::kDebug, "channel granted",
       {{"connection", tuple.ToString()}, {"pod", first.end.pod}, {"peer_pod", second.end.pod}, {"channel", std::to_string(channel->id)}});
@@ -164,6 +167,7 @@ bool Broker::Handle(Session& session, const channel::Reattach& reattach, std::sp
     return true;
   }
   Channel* channel = adopted.Value();
+  channel->region->pid[reattach.channel.side] = session.pid;
   pending_.Remove(proof->end.cookie);
   ++stats_.reattached;
   Schedule(clock_() + 1'000'000'000);
@@ -174,7 +178,7 @@ bool Broker::Handle(Session& session, const channel::Reattach& reattach, std::sp
   remote.tuple = proof->end.tuple.Mirror();
   channel->flow = JudgedFlow(proof->socket, remote, pod, remote_pod);
   // Nothing is answered when all is well: the renewed lease says it.
-  if (const auto forbidden = Forbidden(proof->end.tuple, channel->flow)) Cut(channel, DecidedBy(*forbidden));
+  if (const auto forbidden = Forbidden(proof->end.tuple, channel->flow)) Cut(channel, DecidedBy(*forbidden), true);
   return true;
 }
 

@@ -15,16 +15,11 @@ bool Broker::DestroySocket(const std::string& uid, const Tuple& tuple, std::uint
   return true;
 }
 
-void Broker::Cut(Channel* channel, const std::string& why) {
+void Broker::Cut(Channel* channel, const std::string& why, bool by_policy) {
   if (channel->revoked) return;
   ++stats_.revocations;
   table_.Revoke(channel);
-  Say(Event::Level::kWarning, "channel revoked",
-      {{"connection", channel->end[channel->end[0].cookie == 0 ? 1 : 0].tuple.ToString()},
-       {"pod", channel->end[0].pod},
-       {"peer_pod", channel->end[1].pod},
-       {"why", why}});
-  // First the word, then the bells: whoever wakes sees why. Destroying the sockets wakes who waits in the kernel.
+  // First the word, then the bells: whoever wakes sees why.
   for (std::uint32_t side = 0; side < 2; ++side) {
     const std::uint32_t armed = channel->region->memory->TakeArmedWakeFds(channel->slot, side);
     PodRuntime* pod = PodOf(channel->end[side].pod);
@@ -33,6 +28,14 @@ void Broker::Cut(Channel* channel, const std::string& why) {
       if ((armed >> index & 1) != 0 && wake_fd && pod != nullptr) pod->foreign->Ring(wake_fd);
     }
   }
+  // The bells are known: from here on the memory is not needed.
+  if (by_policy) table_.Condemn(channel, why);
+  Say(Event::Level::kWarning, "channel revoked",
+      {{"connection", channel->end[channel->end[0].cookie == 0 ? 1 : 0].tuple.ToString()},
+       {"pod", channel->end[0].pod},
+       {"peer_pod", channel->end[1].pod},
+       {"why", why}});
+  // Wakes who waits in the kernel.
   for (const End& end : channel->end) {
     if (end.cookie != 0) DestroySocket(end.pod, end.tuple, end.cookie);
   }
@@ -44,7 +47,7 @@ std::uint32_t Broker::CutChannels() {
     if (channel->revoked || (channel->TwoSided() && channel->end[0].pod == channel->end[1].pod)) continue;
     const End& known = channel->end[channel->end[0].cookie == 0 ? 1 : 0];
     if (const auto forbidden = Forbidden(known.tuple, channel->flow)) {
-      Cut(channel.get(), DecidedBy(*forbidden));
+      Cut(channel.get(), DecidedBy(*forbidden), true);
       ++cut;
     }
   }
@@ -86,8 +89,24 @@ std::uint32_t Broker::CutKernelConnections() {
   return cut;
 }
 
+void Broker::WatchMemory(const RegionRecord& region) {
+  if (region.last_pod[0] == region.last_pod[1]) return;  // within one pod: no policy's business
+  ForsakenMemory memory{region.memory->Memory(), region.last_pod, region.pid, region.last_tuple, region.last_flow};
+  if (region.revoked_why.empty()) {
+    if (PodOf(region.last_pod[0]) != nullptr && PodOf(region.last_pod[1]) != nullptr) watch_.AddLeft(std::move(memory));
+    return;
+  }
+  watch_.AddRevoked(std::move(memory), region.revoked_why);
+}
+
 std::uint32_t Broker::Reevaluate() {
   const std::uint32_t channels = CutChannels();
+  const auto forbids = [this](const Tuple& tuple, const model::Flow& flow) -> std::optional<std::string> {
+    const auto forbidden = Forbidden(tuple, flow);
+    return forbidden ? std::optional(DecidedBy(*forbidden)) : std::nullopt;
+  };
+  table_.RetireUnused(forbids);
+  watch_.Judge(forbids);
   return channels + CutKernelConnections();
 }
 
@@ -98,7 +117,7 @@ void Broker::RemovePod(const std::string& uid, const std::string& why) {
   for (const auto& [id, channel] : table_.All()) {
     if (channel->end[0].pod == uid || channel->end[1].pod == uid) channels.push_back(id);
   }
-  for (const ChannelId id : channels) Cut(table_.ById(id), why);
+  for (const ChannelId id : channels) Cut(table_.ById(id), why, false);
   for (const TcpSocket& socket : pod->sockets->Connections()) {
     const auto& ips = pod->pod.ips;
     if (!socket.tuple.local.address.IsLoopback() && std::find(ips.begin(), ips.end(), socket.tuple.local.address) != ips.end()) {
@@ -118,6 +137,7 @@ void Broker::RemovePod(const std::string& uid, const std::string& why) {
     }
   }
   pods_.erase(uid);
+  watch_.ForgetLeftBy(uid);
 }
 
 }  // namespace vsocket::broker

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 namespace vsocket::broker {
 namespace {
@@ -22,6 +23,7 @@ struct FakeKernel {
   std::uint64_t next_read = 0;     // cookie of the socket that the next descriptor is
   std::vector<std::uint16_t> listening;
   std::vector<std::uint64_t> destroyed;
+  std::vector<std::uint64_t> looked_for;
 };
 
 class FakeProbe final : public SocketProbe {
@@ -44,6 +46,7 @@ class FakePodSockets final : public PodSockets {
   explicit FakePodSockets(FakeKernel& kernel) : kernel_(kernel) {}
   std::vector<TcpSocket> Connections() override { return kernel_.sockets; }
   std::optional<TcpSocket> Find(const Tuple&, std::uint64_t cookie) override {
+    kernel_.looked_for.push_back(cookie);
     for (const TcpSocket& socket : kernel_.sockets) {
       if (socket.cookie == cookie) return socket;
     }
@@ -63,8 +66,9 @@ class FakePodSockets final : public PodSockets {
 
 class FakeLink final : public ShimLink {
  public:
-  void Send(std::span<const std::byte> message, std::shared_ptr<const UniqueFd>) override {
+  void Send(std::span<const std::byte> message, std::shared_ptr<const UniqueFd> fd) override {
     sent.emplace_back(message.begin(), message.end());
+    memory = std::move(fd);
   }
   void Close() override { closed = true; }
   template <typename T>
@@ -74,6 +78,7 @@ class FakeLink final : public ShimLink {
     return message;
   }
   std::vector<std::vector<std::byte>> sent;
+  std::shared_ptr<const UniqueFd> memory;
   bool closed = false;
 };
 
@@ -95,10 +100,11 @@ class BrokerTest : public ::testing::Test {
 
   BrokerOptions Options() {
     BrokerOptions options;
+    options.sweep.channels_a_second = 2;
     options.verdict = [this](const model::Flow& flow) {
       asked_.push_back(flow);
       model::Verdict verdict;
-      verdict.allowed = allowed_;
+      verdict.allowed = allowed_ && flow.destination_port != forbidden_port_;
       return verdict;
     };
     return options;
@@ -141,61 +147,75 @@ class BrokerTest : public ::testing::Test {
     return Receive(session, channel::Upgrade{HeaderOf(MessageType::kUpgrade), cookie}, 1);
   }
 
+  void PassSeconds(int seconds) {
+    for (int i = 0; i < seconds; ++i) {
+      now_ += kSecond;
+      broker_.Tick();
+    }
+  }
+
   FakeKernel kernel_;
   std::uint64_t now_ = 1000 * kSecond;
   bool allowed_ = true;
+  std::uint16_t forbidden_port_ = 0;
   std::vector<model::Flow> asked_;
   Broker broker_;
 };
 
-TEST_F(BrokerTest, JudgesFromClientToServerWhoeverAsksFirst) {
-  FakeLink link_a;
-  FakeLink link_b;
-  const SessionId a = Connect('a', &link_a);
-  const SessionId b = Connect('b', &link_b);
+// A shim in each pod, connected.
+class TwoShimsTest : public BrokerTest {
+ protected:
+  TwoShimsTest() : a_(Connect('a', &link_a_)), b_(Connect('b', &link_b_)) {}
+
+  // A connection as MakeConnection makes it, asked for by both.
+  bool MakeChannel(std::uint16_t port) {
+    MakeConnection(port);
+    return Upgrade(a_, port) && Upgrade(b_, port + 1U);
+  }
+
+  bool Release(SessionId session, const channel::Grant& grant) {
+    return Receive(session, channel::Release{HeaderOf(MessageType::kRelease), grant.cookie, grant.channel, 0, {}});
+  }
+  // Both let go of what they were granted last.
+  bool ReleaseLast() { return Release(a_, link_a_.Last<channel::Grant>()) && Release(b_, link_b_.Last<channel::Grant>()); }
+
+  FakeLink link_a_;
+  FakeLink link_b_;
+  const SessionId a_;
+  const SessionId b_;
+};
+
+TEST_F(TwoShimsTest, JudgesFromClientToServerWhoeverAsksFirst) {
   kernel_.listening = {};
   MakeConnection(40000);
-  ASSERT_TRUE(Upgrade(b, 40001) && Upgrade(a, 40000));
+  ASSERT_TRUE(Upgrade(b_, 40001) && Upgrade(a_, 40000));
   ASSERT_EQ(asked_.size(), 1U);
   EXPECT_EQ(asked_[0].source.ToString(), "10.0.0.1");
   EXPECT_EQ(asked_[0].destination_port, 80);
-  EXPECT_EQ(link_b.Last<channel::Grant>().channel.side, 0U);
-  EXPECT_EQ(link_a.Last<channel::Grant>().channel.side, 1U);
+  EXPECT_EQ(link_b_.Last<channel::Grant>().channel.side, 0U);
+  EXPECT_EQ(link_a_.Last<channel::Grant>().channel.side, 1U);
 }
 
-TEST_F(BrokerTest, NoTimerWithoutChannels) {
-  FakeLink link_a;
-  FakeLink link_b;
-  const SessionId a = Connect('a', &link_a);
-  const SessionId b = Connect('b', &link_b);
+TEST_F(TwoShimsTest, NoTimerWithoutChannels) {
   MakeConnection(40000);
   EXPECT_EQ(broker_.NextTick(), 0U);
-  ASSERT_TRUE(Upgrade(a, 40000));
+  ASSERT_TRUE(Upgrade(a_, 40000));
   EXPECT_EQ(broker_.NextTick(), 0U) << "waiting for the other end costs nothing";
-  ASSERT_TRUE(Upgrade(b, 40001));
+  ASSERT_TRUE(Upgrade(b_, 40001));
   EXPECT_EQ(broker_.NextTick(), now_ + kSecond);
   now_ += kSecond;
   broker_.Tick();
   EXPECT_EQ(broker_.NextTick(), now_ + kSecond);
-  for (const auto& [session, link] : {std::pair(a, &link_a), std::pair(b, &link_b)}) {
-    const auto grant = link->Last<channel::Grant>();
-    ASSERT_TRUE(Receive(session, channel::Release{HeaderOf(MessageType::kRelease), grant.cookie, grant.channel, 0, {}}));
-  }
+  ASSERT_TRUE(ReleaseLast());
   now_ += kSecond;
   broker_.Tick();
   EXPECT_EQ(broker_.NextTick(), 0U);
 }
 
-TEST_F(BrokerTest, OrphanedSocketIsWatchedUntilTheKernelForgetsIt) {
-  FakeLink link_a;
-  FakeLink link_b;
-  const SessionId a = Connect('a', &link_a);
-  const SessionId b = Connect('b', &link_b);
-  MakeConnection(40000);
-  ASSERT_TRUE(Upgrade(a, 40000) && Upgrade(b, 40001));
-  broker_.Disconnected(a);
-  const auto grant = link_b.Last<channel::Grant>();
-  ASSERT_TRUE(Receive(b, channel::Release{HeaderOf(MessageType::kRelease), grant.cookie, grant.channel, 0, {}}));
+TEST_F(TwoShimsTest, OrphanedSocketIsWatchedUntilTheKernelForgetsIt) {
+  ASSERT_TRUE(MakeChannel(40000));
+  broker_.Disconnected(a_);
+  ASSERT_TRUE(Release(b_, link_b_.Last<channel::Grant>()));
   EXPECT_EQ(broker_.Stats().channels, 1U) << "a process still holds the socket";
   for (int i = 0; i < 3; ++i) {
     now_ = broker_.NextTick();
@@ -221,52 +241,135 @@ TEST_F(BrokerTest, OneSocketAskedForByTwoProcesses) {
   EXPECT_EQ(link_fork.Last<channel::Deny>().reason, static_cast<std::uint16_t>(Reason::kSharedAcrossFork));
 }
 
-TEST_F(BrokerTest, AskingAgainGivesTheOldSlotBack) {
-  FakeLink link_a;
-  FakeLink link_b;
-  const SessionId a = Connect('a', &link_a);
-  const SessionId b = Connect('b', &link_b);
-  MakeConnection(40000);
-  ASSERT_TRUE(Upgrade(a, 40000) && Upgrade(b, 40001));
-  const auto first = link_a.Last<channel::Grant>();
-  ASSERT_TRUE(Upgrade(a, 40000));
+TEST_F(TwoShimsTest, AskingAgainGivesTheOldSlotBack) {
+  ASSERT_TRUE(MakeChannel(40000));
+  const auto first = link_a_.Last<channel::Grant>();
+  ASSERT_TRUE(Upgrade(a_, 40000));
   EXPECT_EQ(broker_.Stats().channels, 1U) << "b has not let go";
-  ASSERT_TRUE(Upgrade(b, 40001));
+  ASSERT_TRUE(Upgrade(b_, 40001));
   EXPECT_EQ(broker_.Stats().channels, 1U);
-  EXPECT_NE(link_a.Last<channel::Grant>().channel.epoch, first.channel.epoch);
+  EXPECT_NE(link_a_.Last<channel::Grant>().channel.epoch, first.channel.epoch);
 }
 
-TEST_F(BrokerTest, ReleaseMustNameTheChannelExactly) {
-  FakeLink link_a;
-  FakeLink link_b;
-  const SessionId a = Connect('a', &link_a);
-  const SessionId b = Connect('b', &link_b);
-  MakeConnection(40000);
-  ASSERT_TRUE(Upgrade(a, 40000) && Upgrade(b, 40001));
-  const auto mine = link_a.Last<channel::Grant>();
-  const auto theirs = link_b.Last<channel::Grant>();
+TEST_F(TwoShimsTest, ReleaseMustNameTheChannelExactly) {
+  ASSERT_TRUE(MakeChannel(40000));
+  const auto mine = link_a_.Last<channel::Grant>();
+  const auto theirs = link_b_.Last<channel::Grant>();
   auto stale = mine.channel;
   stale.epoch ^= 1;
-  ASSERT_TRUE(Receive(a, channel::Release{HeaderOf(MessageType::kRelease), mine.cookie, stale, 0, {}}));
-  ASSERT_TRUE(Receive(a, channel::Release{HeaderOf(MessageType::kRelease), theirs.cookie, theirs.channel, 0, {}})) << "b's end";
-  ASSERT_TRUE(Receive(b, channel::Release{HeaderOf(MessageType::kRelease), theirs.cookie, theirs.channel, 0, {}}));
+  ASSERT_TRUE(Receive(a_, channel::Release{HeaderOf(MessageType::kRelease), mine.cookie, stale, 0, {}}));
+  ASSERT_TRUE(Release(a_, theirs)) << "b's end";
+  ASSERT_TRUE(Release(b_, theirs));
   EXPECT_EQ(broker_.Stats().channels, 1U) << "a's end is held";
 }
 
-TEST_F(BrokerTest, PolicyCutsChannelsAndPlainConnections) {
-  FakeLink link_a;
-  FakeLink link_b;
-  const SessionId a = Connect('a', &link_a);
-  const SessionId b = Connect('b', &link_b);
+TEST_F(TwoShimsTest, PolicyCutsChannelsAndPlainConnections) {
   MakeConnection(40000);
   MakeConnection(50000);
-  ASSERT_TRUE(Upgrade(a, 40000) && Upgrade(b, 40001));
+  ASSERT_TRUE(Upgrade(a_, 40000) && Upgrade(b_, 40001));
   EXPECT_EQ(broker_.Reevaluate(), 0U);
   EXPECT_TRUE(kernel_.destroyed.empty());
   allowed_ = false;
   EXPECT_GE(broker_.Reevaluate(), 2U);
   EXPECT_TRUE(kernel_.sockets.empty());
   EXPECT_EQ(broker_.Stats().revocations, 1U);
+}
+
+TEST_F(TwoShimsTest, LostReleaseIsMadeUpForWhenNobodyHoldsTheSocket) {
+  ASSERT_TRUE(MakeChannel(40000));
+  PassSeconds(100);
+  EXPECT_EQ(broker_.Stats().swept, 0U) << "both ends live";
+  kernel_.sockets[0].inode = kernel_.sockets[1].inode = 0;
+  PassSeconds(1);
+  EXPECT_EQ(broker_.Stats().swept, 2U);
+  EXPECT_EQ(broker_.Stats().channels, 0U);
+  EXPECT_EQ(broker_.LoadOf("a").channels + broker_.LoadOf("b").channels, 0U);
+  EXPECT_EQ(broker_.Stats().regions, 1U) << "kept for the next connection of the two";
+  EXPECT_EQ(broker_.NextTick(), 0U);
+}
+
+TEST_F(TwoShimsTest, SocketThatIsGoneIsSweptLateAndItsMemoryLeftAlone) {
+  ASSERT_TRUE(MakeChannel(40000));
+  const auto old = link_a_.Last<channel::Grant>();
+  const auto memory = link_a_.memory;
+  const auto gone = std::exchange(kernel_.sockets, {});
+  PassSeconds(29);
+  kernel_.sockets = gone;  // the kernel had failed to answer
+  PassSeconds(1);
+  kernel_.sockets.clear();
+  PassSeconds(30);
+  EXPECT_EQ(broker_.Stats().channels, 1U);
+  PassSeconds(1);
+  EXPECT_EQ(broker_.Stats().channels, 0U);
+  EXPECT_EQ(broker_.Stats().swept, 2U);
+  EXPECT_EQ(broker_.LoadOf("a").channels, 0U);
+  // The program may hold the closed socket and read on: the words are as they were, and nobody else gets the slot.
+  auto region = model::MakeSharedMemory()->Adopt(UniqueFd(::fcntl(memory->Get(), F_DUPFD_CLOEXEC, 0)), old.channel.region_id);
+  ASSERT_TRUE(region) << region.Error().what;
+  EXPECT_EQ(region.Value()->Epoch(old.channel.slot), old.channel.epoch);
+  // Its late RELEASE is nobody's business, and the next connection has memory of its own.
+  ASSERT_TRUE(Release(a_, old));
+  ASSERT_TRUE(MakeChannel(50000));
+  EXPECT_NE(link_a_.Last<channel::Grant>().channel.region_id, old.channel.region_id);
+}
+
+TEST_F(TwoShimsTest, SweepLooksAtAFewChannelsAtATimeAndAtEachInTurn) {
+  std::vector<std::uint64_t> cookies;
+  for (std::uint16_t port = 40000; port < 40010; port += 2) {
+    ASSERT_TRUE(MakeChannel(port));
+    cookies.push_back(port);
+    cookies.push_back(port + 1U);
+  }
+  std::vector<std::uint64_t> seen;
+  for (int second = 0; second < 5; ++second) {  // 5 channels, 2 a second: each twice
+    kernel_.looked_for.clear();
+    PassSeconds(1);
+    EXPECT_EQ(kernel_.looked_for.size(), 4U);
+    broker_.Tick();
+    EXPECT_EQ(kernel_.looked_for.size(), 4U) << "not more often than once a second";
+    seen.insert(seen.end(), kernel_.looked_for.begin(), kernel_.looked_for.end());
+  }
+  for (const std::uint64_t cookie : cookies) EXPECT_EQ(std::count(seen.begin(), seen.end(), cookie), 2) << cookie;
+}
+
+TEST_F(TwoShimsTest, RevokedMemoryGivesNoNewSlots) {
+  ASSERT_TRUE(MakeChannel(40000));
+  const auto old = link_a_.Last<channel::Grant>();
+  allowed_ = false;
+  broker_.Reevaluate();
+  EXPECT_EQ(broker_.Stats().revoked_memory.watched, 1U);
+  allowed_ = true;
+  ASSERT_TRUE(MakeChannel(50000));
+  EXPECT_NE(link_a_.Last<channel::Grant>().channel.region_id, old.channel.region_id);
+  EXPECT_EQ(broker_.Stats().regions, 2U);
+}
+
+TEST_F(TwoShimsTest, MemoryIsRevokedWithItsLastAllowedConnection) {
+  MakeConnection(40000);
+  MakeConnection(50000);
+  kernel_.sockets[3].tuple.local.port = kernel_.sockets[2].tuple.remote.port = 81;
+  kernel_.listening = {80, 81};
+  for (const unsigned port : {40000U, 50000U}) ASSERT_TRUE(Upgrade(a_, port) && Upgrade(b_, port + 1));
+  ASSERT_EQ(broker_.Stats().regions, 1U) << "they share it";
+  forbidden_port_ = 80;
+  broker_.Reevaluate();
+  EXPECT_EQ(broker_.Stats().revocations, 1U);
+  EXPECT_EQ(broker_.Stats().revoked_memory.watched, 0U) << "one connection may use it";
+  ASSERT_EQ(link_a_.Last<channel::Grant>().cookie, 50000U);
+  ASSERT_TRUE(ReleaseLast());
+  EXPECT_EQ(broker_.Stats().revoked_memory.watched, 1U);
+}
+
+TEST_F(TwoShimsTest, MemoryKeptForTheNextConnectionIsRevokedToo) {
+  ASSERT_TRUE(MakeChannel(40000));
+  ASSERT_TRUE(ReleaseLast());
+  broker_.Reevaluate();
+  EXPECT_EQ(broker_.Stats().regions, 1U);
+  allowed_ = false;
+  broker_.Reevaluate();
+  EXPECT_EQ(broker_.Stats().regions, 0U);
+  EXPECT_EQ(broker_.Stats().revocations, 0U) << "no channel was there";
+  EXPECT_EQ(broker_.Stats().revoked_memory.watched, 1U);
 }
 
 TEST_F(BrokerTest, AnotherPodsProcessIsRefused) {
@@ -288,20 +391,15 @@ TEST_F(BrokerTest, HelloComesFirstAndOnce) {
   EXPECT_FALSE(Receive(greeted, channel::Hello{HeaderOf(MessageType::kHello), channel::kLayoutVersion, 1, {}}));
 }
 
-TEST_F(BrokerTest, RemovedPodTakesItsShimsAlong) {
-  FakeLink link_a;
-  FakeLink link_b;
-  const SessionId a = Connect('a', &link_a);
-  const SessionId b = Connect('b', &link_b);
-  MakeConnection(40000);
-  ASSERT_TRUE(Upgrade(a, 40000) && Upgrade(b, 40001));
+TEST_F(TwoShimsTest, RemovedPodTakesItsShimsAlong) {
+  ASSERT_TRUE(MakeChannel(40000));
   broker_.RemovePod("a", "test");
-  EXPECT_TRUE(link_a.closed);
-  EXPECT_FALSE(link_b.closed);
-  EXPECT_FALSE(Receive(a, channel::Cancel{HeaderOf(MessageType::kCancel), 1}));
+  EXPECT_TRUE(link_a_.closed);
+  EXPECT_FALSE(link_b_.closed);
+  EXPECT_FALSE(Receive(a_, channel::Cancel{HeaderOf(MessageType::kCancel), 1}));
   EXPECT_EQ(broker_.LoadOf("a").channels, 0U);
   EXPECT_EQ(broker_.Stats().channels, 1U) << "b has it mapped";
-  broker_.Disconnected(b);
+  broker_.Disconnected(b_);
   EXPECT_EQ(broker_.Stats().channels, 0U);
 }
 

@@ -77,6 +77,7 @@ BrokerStats Broker::Stats() {
   stats.regions = totals.regions;
   stats.bytes_reserved = totals.bytes_reserved;
   stats.ring_bytes = totals.ring_bytes;
+  stats.revoked_memory = watch_.Stats();
   return stats;
 }
 

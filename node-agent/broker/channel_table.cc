@@ -27,10 +27,18 @@ Reason ReasonOf(const model::RegionError& error) {
   return error.kind == model::RegionError::Kind::kNoMemory ? Reason::kNoMemory : Reason::kBadRequest;
 }
 
+// What the region was last used for.
+void Describe(RegionRecord* region, const Channel& channel) {
+  const End& known = channel.end[channel.end[0].cookie == 0 ? 1 : 0];
+  region->last_pod = {channel.end[0].pod, channel.end[1].pod};
+  region->last_tuple = known.tuple;
+  region->last_flow = channel.flow;
+}
+
 }  // namespace
 
-ChannelTable::ChannelTable(Quota quota, std::uint64_t lease_ns, std::shared_ptr<model::RegionSource> regions)
-    : quota_(quota), lease_ns_(lease_ns), source_(std::move(regions)) {}
+ChannelTable::ChannelTable(Quota quota, std::uint64_t lease_ns, std::shared_ptr<model::RegionSource> regions, OnForsaken on_forsaken)
+    : quota_(quota), lease_ns_(lease_ns), source_(std::move(regions)), on_forsaken_(std::move(on_forsaken)) {}
 // The shims' rings live on: nothing is revoked here, the memory stays theirs.
 ChannelTable::~ChannelTable() = default;
 
@@ -204,9 +212,59 @@ bool ChannelTable::Release(Channel* channel, std::uint32_t side) {
   return true;
 }
 
+bool ChannelTable::Abandon(Channel* channel, std::uint32_t side) {
+  RegionRecord* region = channel->region;
+  region->abandoned = true;
+  ForgetOwners(region);
+  return Release(channel, side);
+}
+
 void ChannelTable::Revoke(Channel* channel) {
+  RegionRecord* region = channel->region;
   channel->revoked = true;
-  channel->region->memory->RevokeSlot(channel->slot, channel->epoch);
+  region->memory->RevokeSlot(channel->slot, channel->epoch);
+  region->retired = true;
+  ForgetOwners(region);
+}
+
+void ChannelTable::Condemn(Channel* channel, const std::string& why) {
+  RegionRecord* region = channel->region;
+  region->revoked_why = why;
+  Describe(region, *channel);
+  ForsakeIfNothingIsAllowed(region);
+}
+
+void ChannelTable::RetireUnused(const std::function<std::optional<std::string>(const Tuple&, const model::Flow&)>& forbids) {
+  for (auto it = regions_.begin(); it != regions_.end();) {
+    RegionRecord* region = &*it++;  // dropped below
+    if (region->used != 0 || region->adopted || region->last_pod[0] == region->last_pod[1]) continue;
+    auto why = forbids(region->last_tuple, region->last_flow);
+    if (!why) continue;
+    region->retired = true;
+    region->revoked_why = std::move(*why);
+    DropRegionIfUnused(region);
+  }
+}
+
+void ChannelTable::Forsake(RegionRecord* region) {
+  if (std::exchange(region->forsaken, true)) return;
+  for (const ChannelId id : region->slots) {
+    if (id != 0) Count(ById(id));  // for the last time
+  }
+  if (!region->revoked_why.empty()) region->memory->RevokeAll();
+  region->memory->Unmap();
+  if (on_forsaken_) on_forsaken_(*region);
+}
+
+void ChannelTable::ForsakeIfNothingIsAllowed(RegionRecord* region) {
+  if (region->revoked_why.empty() || region->forsaken) return;
+  for (std::uint32_t slot = 0; slot < channel::kSlots; ++slot) {
+    const ChannelId id = region->slots[slot];
+    if (id != 0 && !ById(id)->revoked) return;
+    // Of an adopted region a slot that looks free may be that of an allowed connection which has not come back yet.
+    if (id == 0 && region->adopted && region->memory->Epoch(slot) != 0) return;
+  }
+  Forsake(region);
 }
 
 void ChannelTable::Count(Channel* channel) {
@@ -222,10 +280,12 @@ void ChannelTable::Count(Channel* channel) {
 void ChannelTable::Drop(Channel* channel) {
   RegionRecord* region = channel->region;
   Count(channel);
-  if (!region->adopted) region->memory->ClearSlot(channel->slot);
+  if (!region->adopted && !region->abandoned) region->memory->ClearSlot(channel->slot);
   region->slots[channel->slot] = 0;
   --region->used;
+  if (region->revoked_why.empty()) Describe(region, *channel);
   channels_.erase(channel->id);
+  ForsakeIfNothingIsAllowed(region);  // the last allowed one has gone
   DropRegionIfUnused(region);
 }
 
@@ -251,8 +311,11 @@ bool ChannelTable::OfferWake(RegionRecord* region, std::uint32_t side, std::uint
 }
 
 void ChannelTable::DropRegionIfUnused(RegionRecord* region) {
-  const bool cached = !region->adopted && region->owner == region->made_for;  // both processes are still there
+  const bool both_there = region->owner == region->made_for;
+  const bool cached = both_there && !region->adopted && !region->abandoned && !region->retired;
   if (region->used != 0 || cached) return;
+  // An adopted region may hold connections that are not known here, so nothing can be said of it.
+  if (!region->adopted) Forsake(region);
   // Not revoked: a survivor may still be reading what a peer that died had sent before.
   for (std::uint32_t side = 0; side < 2; ++side) {
     for (std::uint32_t index = 0; index < channel::kWakeFdsPerSide; ++index) DropWake(region, side, index);

@@ -6,17 +6,22 @@
 //    is one thing for all its slots.
 // 3. A region lives while a slot is held, and beyond that, as a cache for the next connection, while both its processes are connected.
 //    Before its memory is let go `revoked` is set, so that a process that still maps it can see that it is over.
-// 4. A region that was adopted after a restart gives no new slots, and what its slots hold is never cleared or revoked for tidiness:
-//    slots of connections whose ends have not come back yet look free, and an end that sleeps may have unread bytes there.
+// 4. A region with a revoked channel is retired: it gives no new slots. When no channel in it is allowed any more its memory is forsaken:
+//    the agent unmaps it and says so, once (OnForsaken); the slots are held until they are released, as ever.
+// 5. A region that was adopted after a restart gives no new slots, and what its slots hold is never cleared or revoked for tidiness:
+//    slots of connections whose ends have not come back yet look free, and an end that sleeps may have unread bytes there. The same goes
+//    for a region with an abandoned end: its process may still read what is there.
 //
 // Thread safety: none; the broker's thread.
 #pragma once
 
 #include <array>
 #include <cstdint>
+#include <functional>
 #include <list>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -57,7 +62,15 @@ struct RegionRecord {
   std::unique_ptr<model::RegionMemory> memory;
   std::array<SessionId, 2> owner{};     // by side
   std::array<SessionId, 2> made_for{};  // the key in by_owners_; stays when an owner goes
-  bool adopted = false;
+  bool adopted = false;                 // came back after a restart: what its slots hold is not all known
+  bool abandoned = false;               // an end was taken back that may still be in use
+  bool retired = false;                 // a channel was revoked
+  bool forsaken = false;
+  std::string revoked_why;              // not empty: the policy revoked a channel
+  std::array<std::int32_t, 2> pid{};    // of the owners, for logs; kept when they go
+  std::array<std::string, 2> last_pod;  // of its last channel, and the next two
+  Tuple last_tuple;
+  model::Flow last_flow;
   std::array<ChannelId, channel::kSlots> slots{};
   std::uint32_t used = 0;
   std::uint32_t next_epoch = 0;
@@ -74,7 +87,8 @@ struct Channel {
   std::array<End, 2> end;
   model::Flow flow;  // as it was judged
   bool revoked = false;
-  std::array<std::uint64_t, 2> counted{};  // ring bytes that are in the totals already, by sending side
+  std::array<std::uint64_t, 2> missing_since{};  // by side: since when the kernel does not know its socket; 0: it does
+  std::array<std::uint64_t, 2> counted{};        // ring bytes that are in the totals already, by sending side
 
   [[nodiscard]] bool TwoSided() const { return end[0].cookie != 0 && end[1].cookie != 0; }
   [[nodiscard]] channel::ChannelRef Ref(std::uint32_t side) const { return {region->memory->Id(), slot, epoch, side, 0}; }
@@ -94,7 +108,11 @@ struct TableTotals {
 
 class ChannelTable {
  public:
-  ChannelTable(Quota quota, std::uint64_t lease_ns, std::shared_ptr<model::RegionSource> regions);
+  // A region in which nothing is allowed any more: it is unmapped here, and is to be by everybody. With `revoked_why` the policy wants it
+  // so; without, its connections ended. Called inside other methods: must not call back.
+  using OnForsaken = std::function<void(const RegionRecord&)>;
+
+  ChannelTable(Quota quota, std::uint64_t lease_ns, std::shared_ptr<model::RegionSource> regions, OnForsaken on_forsaken);
   ~ChannelTable();
 
   // A channel between two ends; `first` becomes side 0. Errors: kQuota, kNoMemory.
@@ -114,7 +132,14 @@ class ChannelTable {
   std::vector<ChannelId> SessionGone(SessionId session);
   // The process that comes back with an end whose process had gone.
   void TakeOver(Channel* channel, std::uint32_t side, SessionId session);
-  void Revoke(Channel* channel);
+  void Revoke(Channel* channel);  // the region is retired with it
+  // It was revoked because the policy wants it, for this reason: the memory is forsaken when it held the last allowed channel.
+  void Condemn(Channel* channel, const std::string& why);
+  // The end's process lives, but the kernel has not known its socket for long: given back in every account, and the memory left alone.
+  // True when the channel is gone with it, as for Release.
+  bool Abandon(Channel* channel, std::uint32_t side);
+  // Retires the regions without a channel, kept for the next one, whose last connection `forbids` (which says why).
+  void RetireUnused(const std::function<std::optional<std::string>(const Tuple&, const model::Flow&)>& forbids);
 
   // Stores (or with nullptr drops) a wake object. False when `pod` has too many.
   bool OfferWake(RegionRecord* region, std::uint32_t side, std::uint32_t index, const std::string& pod, std::uint32_t limit,
@@ -136,6 +161,8 @@ class ChannelTable {
   void Uncharge(const std::string& pod);
   void Count(Channel* channel);
   void Drop(Channel* channel);
+  void Forsake(RegionRecord* region);
+  void ForsakeIfNothingIsAllowed(RegionRecord* region);
   void ForgetOwners(RegionRecord* region);
   void DropRegionIfUnused(RegionRecord* region);
   void DropWake(RegionRecord* region, std::uint32_t side, std::uint32_t index);
@@ -143,6 +170,7 @@ class ChannelTable {
   Quota quota_;
   std::uint64_t lease_ns_;
   std::shared_ptr<model::RegionSource> source_;
+  OnForsaken on_forsaken_;
   ChannelId next_channel_ = 1;
   std::list<RegionRecord> regions_;
   std::multimap<OwnerPair, RegionRecord*> by_owners_;  // made here, not adopted

@@ -8,7 +8,7 @@
 #include <cstring>
 #include <vector>
 
-#include "node-agent/broker/testing/test_node.h"
+#include "node-agent/broker/testing/integration_test.h"
 
 namespace vsocket::broker {
 namespace {
@@ -24,12 +24,7 @@ using testing::kIpB;
 using testing::MakeTcpPair;
 using testing::TcpPair;
 
-class ControlTest : public ::testing::Test {
- protected:
-  void SetUp() override { ASSERT_TRUE(testing::EnterTestNamespace()); }
-  std::string Sock(const char* uid) { return testing::SocketOf(dir_.Path(), uid); }
-  testing::TempDir dir_;
-};
+class ControlTest : public testing::NamespaceTest {};
 
 TEST_F(ControlTest, WrongVersionsAreRejectedAndClosed) {
   AgentProcess agent(dir_.Path());

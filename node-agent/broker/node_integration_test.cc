@@ -5,17 +5,16 @@
 #include <sys/socket.h>
 #include <sys/wait.h>
 
-#include <atomic>
-#include <fstream>
-#include <mutex>
+#include <array>
 
-#include "node-agent/broker/testing/test_node.h"
+#include "node-agent/broker/testing/integration_test.h"
 
 namespace vsocket::broker {
 namespace {
 
 using channel::Reason;
 using model::ConnectionState;
+using testing::Channel;
 using testing::Eventually;
 using testing::FakeShim;
 using testing::kIpA;
@@ -24,41 +23,8 @@ using testing::MakeTcpPair;
 using testing::MappedRegion;
 using testing::TcpPair;
 
-class NodeTest : public ::testing::Test {
+class NodeTest : public testing::ServedNodeTest {
  protected:
-  void SetUp() override {
-    ASSERT_TRUE(testing::EnterTestNamespace());
-    options_ = testing::OptionsIn(dir_.Path());
-    options_.broker.verdict = [this](const model::Flow& flow) {
-      model::Verdict verdict;
-      {
-        const std::lock_guard lock(mutex_);
-        asked_ = flow;
-      }
-      verdict.egress.allowed = true;
-      verdict.ingress.decided_by = "policy default/closed";
-      verdict.allowed = verdict.ingress.allowed = allowed_.load();
-      return verdict;
-    };
-    options_.broker.events = [this](const Event& event) {
-      const std::lock_guard lock(mutex_);
-      events_.push_back(event);
-    };
-  }
-
-  void Start() {
-    auto node = Node::Open(options_, {});
-    ASSERT_TRUE(node) << node.Error();
-    node_ = std::move(node.Value());
-    for (const char* uid : {"a", "b"}) {
-      const auto added = node_->AddPod(testing::PodOf(uid));
-      ASSERT_TRUE(added) << added.Error().message;
-    }
-    node_->Serve();
-  }
-
-  std::string Sock(const char* uid) { return testing::SocketOf(dir_.Path(), uid); }
-
   model::ConnectionInfo Shown(int tcp) {
     const std::uint64_t cookie = testing::CookieOf(tcp);
     for (const auto& info : node_->Connections()) {
@@ -66,52 +32,12 @@ class NodeTest : public ::testing::Test {
     }
     return {};
   }
-
-  bool Logged(const std::string& what, const std::string& why) {
-    const std::lock_guard lock(mutex_);
-    for (const Event& event : events_) {
-      if (event.what != what) continue;
-      for (const auto& [name, value] : event.fields) {
-        if (name == "why" && value.find(why) != std::string::npos) return true;
-      }
-    }
-    return false;
-  }
-
-  testing::TempDir dir_;
-  NodeOptions options_;
-  std::atomic<bool> allowed_{true};
-  std::mutex mutex_;
-  model::Flow asked_;
-  std::vector<Event> events_;
-  std::unique_ptr<Node> node_;  // last: its thread uses what is above until it has gone
 };
-
-// A granted connection between two shims.
-struct Channel {
-  TcpPair tcp;
-  FakeShim::Granted client, server;
-};
-
-bool GrantBetween(FakeShim& a, FakeShim& b, Channel* channel, const char* ip_a = kIpA, const char* ip_b = kIpB) {
-  channel->tcp = MakeTcpPair(ip_a, ip_b);
-  // Quiet in between: the agent has a's request before b sends, so `a` becomes side 0.
-  if (!a.Upgrade(channel->tcp.client.Get()) || !a.Quiet() || !b.Upgrade(channel->tcp.server.Get())) return false;
-  auto client = a.ExpectGrant(channel->tcp.client.Get());
-  auto server = b.ExpectGrant(channel->tcp.server.Get());
-  if (!client || !server) return false;
-  channel->client = std::move(*client);
-  channel->server = std::move(*server);
-  return true;
-}
 
 TEST_F(NodeTest, GrantsBothEndsOneSlot) {
-  Start();
-  FakeShim a(Sock("a"));
-  FakeShim b(Sock("b"));
-  ASSERT_TRUE(a.Hello("client") && b.Hello("server"));
+  ASSERT_NO_FATAL_FAILURE(StartAndGreet());
   Channel channel;
-  ASSERT_TRUE(GrantBetween(a, b, &channel));
+  ASSERT_TRUE(GrantBetween(*a_, *b_, &channel));
   const channel::ChannelRef& mine = channel.client.grant.channel;
   const channel::ChannelRef& theirs = channel.server.grant.channel;
   EXPECT_EQ(mine.region_id, theirs.region_id);
@@ -123,11 +49,8 @@ TEST_F(NodeTest, GrantsBothEndsOneSlot) {
   ASSERT_TRUE(region.Valid());
   EXPECT_EQ(region.Slot(mine.slot).epoch.load(), mine.epoch);
   EXPECT_GT(region.Header().lease_until_ns.load(), MonotonicNow() + 8'000'000'000);
-  {
-    const std::lock_guard lock(mutex_);
-    EXPECT_EQ(asked_.source.ToString(), kIpA) << "the listener is the destination, whoever asks first";
-    EXPECT_EQ(asked_.destination.ToString(), kIpB);
-  }
+  EXPECT_EQ(Asked().source.ToString(), kIpA) << "the listener is the destination, whoever asks first";
+  EXPECT_EQ(Asked().destination.ToString(), kIpB);
   region.Slot(mine.slot).side[0].proposal_start.store(100);
   region.Slot(mine.slot).side[0].tail.store(1100);
   region.Slot(mine.slot).side[0].proposal_generation.store(1);
@@ -141,41 +64,38 @@ TEST_F(NodeTest, GrantsBothEndsOneSlot) {
 
   // The next connection between the two gets a slot of the same region, and the first slot is given again only when both let go.
   Channel second;
-  ASSERT_TRUE(GrantBetween(a, b, &second));
+  ASSERT_TRUE(GrantBetween(*a_, *b_, &second));
   EXPECT_EQ(second.client.grant.channel.region_id, mine.region_id);
   EXPECT_NE(second.client.grant.channel.slot, mine.slot);
-  ASSERT_TRUE(a.Release(channel.client.grant) && a.Quiet());
+  ASSERT_TRUE(a_->Release(channel.client.grant) && a_->Quiet());
   EXPECT_EQ(node_->Stats().channels, 2U);
-  ASSERT_TRUE(b.Release(channel.server.grant) && b.Quiet());
+  ASSERT_TRUE(b_->Release(channel.server.grant) && b_->Quiet());
   EXPECT_EQ(node_->Stats().channels, 1U);
   EXPECT_EQ(node_->Stats().ring_bytes, 1000U);
   Channel third;
-  ASSERT_TRUE(GrantBetween(a, b, &third));
+  ASSERT_TRUE(GrantBetween(*a_, *b_, &third));
   EXPECT_EQ(third.client.grant.channel.slot, mine.slot);
   EXPECT_NE(third.client.grant.channel.epoch, mine.epoch);
 }
 
 TEST_F(NodeTest, GrantsLoopbackIPv6MappedAndOneProcessWithItself) {
-  Start();
-  FakeShim a(Sock("a"));
-  FakeShim b(Sock("b"));
-  ASSERT_TRUE(a.Hello() && b.Hello());
+  ASSERT_NO_FATAL_FAILURE(StartAndGreet());
   allowed_ = false;  // a pod may always talk to itself
   Channel loopback;
-  ASSERT_TRUE(GrantBetween(a, a, &loopback, "127.0.0.1", "127.0.0.1"));
+  ASSERT_TRUE(GrantBetween(*a_, *a_, &loopback, "127.0.0.1", "127.0.0.1"));
   EXPECT_NE(loopback.client.grant.channel.side, loopback.server.grant.channel.side);
   Channel own_address;
-  EXPECT_TRUE(GrantBetween(a, a, &own_address, kIpA, kIpA));
+  EXPECT_TRUE(GrantBetween(*a_, *a_, &own_address, kIpA, kIpA));
   allowed_ = true;
   Channel v6;
-  EXPECT_TRUE(GrantBetween(a, b, &v6, "fd77::1", "fd77::2"));
+  EXPECT_TRUE(GrantBetween(*a_, *b_, &v6, "fd77::1", "fd77::2"));
   Channel mapped;
-  EXPECT_TRUE(GrantBetween(a, b, &mapped, "::ffff:10.77.0.1", "::ffff:10.77.0.2"));
+  EXPECT_TRUE(GrantBetween(*a_, *b_, &mapped, "::ffff:10.77.0.1", "::ffff:10.77.0.2"));
   EXPECT_EQ(Shown(mapped.tcp.client.Get()).remote.ToString(), kIpB);
 }
 
 TEST_F(NodeTest, DoesNotHoldBackTheEndOfAConnection) {
-  Start();
+  ASSERT_NO_FATAL_FAILURE(Start());
   FakeShim a(Sock("a"));
   ASSERT_TRUE(a.Hello());
   TcpPair tcp = MakeTcpPair(kIpA, kIpB);
@@ -186,67 +106,58 @@ TEST_F(NodeTest, DoesNotHoldBackTheEndOfAConnection) {
 }
 
 TEST_F(NodeTest, DeniesWhatItCannotProve) {
-  Start();
-  FakeShim a(Sock("a"));
-  FakeShim b(Sock("b"));
-  ASSERT_TRUE(a.Hello() && b.Hello());
+  ASSERT_NO_FATAL_FAILURE(StartAndGreet());
   const TcpPair tcp = MakeTcpPair(kIpA, kIpB);
 
-  ASSERT_TRUE(b.Upgrade(tcp.client.Get()));
-  auto deny = b.ExpectDeny(tcp.client.Get());
+  ASSERT_TRUE(b_->Upgrade(tcp.client.Get()));
+  auto deny = b_->ExpectDeny(tcp.client.Get());
   ASSERT_TRUE(deny);
   EXPECT_EQ(deny->reason, static_cast<std::uint16_t>(Reason::kNotPodAddress)) << "a's socket through b's agent.sock";
 
   const std::array<int, 1> fds{tcp.client.Get()};
-  ASSERT_TRUE(a.Send(channel::Upgrade{channel::HeaderOf(channel::MessageType::kUpgrade), 1}, fds));
-  auto answer = a.Receive();
+  ASSERT_TRUE(a_->Send(channel::Upgrade{channel::HeaderOf(channel::MessageType::kUpgrade), 1}, fds));
+  auto answer = a_->Receive();
   ASSERT_TRUE(answer);
   EXPECT_EQ(answer->As<channel::Deny>().reason, static_cast<std::uint16_t>(Reason::kBadRequest)) << "a cookie that is not the socket's";
 
   const UniqueFd udp(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
-  ASSERT_TRUE(a.Upgrade(udp.Get()));
-  deny = a.ExpectDeny(udp.Get());
+  ASSERT_TRUE(a_->Upgrade(udp.Get()));
+  deny = a_->ExpectDeny(udp.Get());
   ASSERT_TRUE(deny);
   EXPECT_EQ(deny->reason, static_cast<std::uint16_t>(Reason::kBadRequest));
 
   ASSERT_EQ(::shutdown(tcp.client.Get(), SHUT_WR), 0);
-  ASSERT_TRUE(a.Upgrade(tcp.client.Get()));
-  deny = a.ExpectDeny(tcp.client.Get());
+  ASSERT_TRUE(a_->Upgrade(tcp.client.Get()));
+  deny = a_->ExpectDeny(tcp.client.Get());
   ASSERT_TRUE(deny);
   EXPECT_EQ(deny->reason, static_cast<std::uint16_t>(Reason::kClosing));
   EXPECT_EQ(node_->Stats().channels, 0U);
 }
 
 TEST_F(NodeTest, WaitsForTheOtherEndAndForgetsWhoCancels) {
-  Start();
-  FakeShim a(Sock("a"));
-  FakeShim b(Sock("b"));
-  ASSERT_TRUE(a.Hello() && b.Hello());
+  ASSERT_NO_FATAL_FAILURE(StartAndGreet());
   const TcpPair tcp = MakeTcpPair(kIpA, kIpB);
   EXPECT_EQ(Shown(tcp.client.Get()).reason, static_cast<std::uint16_t>(Reason::kNotProven));
-  ASSERT_TRUE(a.Upgrade(tcp.client.Get()) && a.Quiet());
+  ASSERT_TRUE(a_->Upgrade(tcp.client.Get()) && a_->Quiet());
   EXPECT_EQ(Shown(tcp.client.Get()).state, ConnectionState::kUpgrading);
   EXPECT_EQ(Shown(tcp.client.Get()).reason, static_cast<std::uint16_t>(Reason::kPeerSilent));
-  ASSERT_TRUE(a.Cancel(tcp.client.Get()) && a.Note(tcp.client.Get(), Reason::kForeignUse) && a.Quiet());
+  ASSERT_TRUE(a_->Cancel(tcp.client.Get()) && a_->Note(tcp.client.Get(), Reason::kForeignUse) && a_->Quiet());
   EXPECT_EQ(Shown(tcp.client.Get()).state, ConnectionState::kTcp);
   EXPECT_EQ(Shown(tcp.client.Get()).reason, static_cast<std::uint16_t>(Reason::kForeignUse));
-  ASSERT_TRUE(b.Upgrade(tcp.server.Get()));
-  EXPECT_TRUE(b.Quiet());
+  ASSERT_TRUE(b_->Upgrade(tcp.server.Get()));
+  EXPECT_TRUE(b_->Quiet());
   // The process that waited goes: its request goes with it.
-  b.Close();
+  b_->Close();
   EXPECT_TRUE(Eventually([&] { return node_->Stats().pending == 0; }));
 }
 
 TEST_F(NodeTest, PolicyDeniesAnUpgrade) {
-  Start();
+  ASSERT_NO_FATAL_FAILURE(StartAndGreet());
   allowed_ = false;
-  FakeShim a(Sock("a"));
-  FakeShim b(Sock("b"));
-  ASSERT_TRUE(a.Hello() && b.Hello());
   const TcpPair tcp = MakeTcpPair(kIpA, kIpB);
-  ASSERT_TRUE(b.Upgrade(tcp.server.Get()) && a.Upgrade(tcp.client.Get()));
-  const auto first = a.ExpectDeny(tcp.client.Get());
-  const auto second = b.ExpectDeny(tcp.server.Get());
+  ASSERT_TRUE(b_->Upgrade(tcp.server.Get()) && a_->Upgrade(tcp.client.Get()));
+  const auto first = a_->ExpectDeny(tcp.client.Get());
+  const auto second = b_->ExpectDeny(tcp.server.Get());
   ASSERT_TRUE(first && second);
   EXPECT_EQ(first->reason, static_cast<std::uint16_t>(Reason::kPolicy));
   EXPECT_EQ(second->reason, static_cast<std::uint16_t>(Reason::kPolicy));
@@ -256,32 +167,26 @@ TEST_F(NodeTest, PolicyDeniesAnUpgrade) {
 
 TEST_F(NodeTest, QuotaHoldsAndIsGivenBack) {
   options_.broker.quota.channels = 1;
-  Start();
-  FakeShim a(Sock("a"));
-  FakeShim b(Sock("b"));
-  ASSERT_TRUE(a.Hello() && b.Hello());
+  ASSERT_NO_FATAL_FAILURE(StartAndGreet());
   Channel first;
-  ASSERT_TRUE(GrantBetween(a, b, &first));
+  ASSERT_TRUE(GrantBetween(*a_, *b_, &first));
   const TcpPair tcp = MakeTcpPair(kIpA, kIpB);
-  ASSERT_TRUE(a.Upgrade(tcp.client.Get()) && b.Upgrade(tcp.server.Get()));
-  const auto deny = a.ExpectDeny(tcp.client.Get());
-  ASSERT_TRUE(deny && b.ExpectDeny(tcp.server.Get()));
+  ASSERT_TRUE(a_->Upgrade(tcp.client.Get()) && b_->Upgrade(tcp.server.Get()));
+  const auto deny = a_->ExpectDeny(tcp.client.Get());
+  ASSERT_TRUE(deny && b_->ExpectDeny(tcp.server.Get()));
   EXPECT_EQ(deny->reason, static_cast<std::uint16_t>(Reason::kQuota));
   EXPECT_GT(deny->retry_after_ms, 0U);
-  ASSERT_TRUE(a.Release(first.client.grant) && b.Release(first.server.grant) && b.Quiet() && a.Quiet());
-  ASSERT_TRUE(a.Upgrade(tcp.client.Get()) && b.Upgrade(tcp.server.Get()));
-  EXPECT_TRUE(a.ExpectGrant(tcp.client.Get()) && b.ExpectGrant(tcp.server.Get()));
+  ASSERT_TRUE(a_->Release(first.client.grant) && b_->Release(first.server.grant) && b_->Quiet() && a_->Quiet());
+  ASSERT_TRUE(a_->Upgrade(tcp.client.Get()) && b_->Upgrade(tcp.server.Get()));
+  EXPECT_TRUE(a_->ExpectGrant(tcp.client.Get()) && b_->ExpectGrant(tcp.server.Get()));
 }
 
 TEST_F(NodeTest, PolicyChangeCutsRingAndTcp) {
-  Start();
-  FakeShim a(Sock("a"));
-  FakeShim b(Sock("b"));
-  ASSERT_TRUE(a.Hello() && b.Hello());
+  ASSERT_NO_FATAL_FAILURE(StartAndGreet());
   Channel channel;
-  ASSERT_TRUE(GrantBetween(a, b, &channel));
+  ASSERT_TRUE(GrantBetween(*a_, *b_, &channel));
   Channel inside;
-  ASSERT_TRUE(GrantBetween(a, a, &inside, kIpA, kIpA));
+  ASSERT_TRUE(GrantBetween(*a_, *a_, &inside, kIpA, kIpA));
   const TcpPair plain = MakeTcpPair(kIpA, kIpB);
   const MappedRegion region(channel.client.memory.Get());
   const auto& ref = channel.client.grant.channel;
@@ -290,7 +195,7 @@ TEST_F(NodeTest, PolicyChangeCutsRingAndTcp) {
   ASSERT_EQ(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, bell_ends), 0);
   const UniqueFd heard(bell_ends[0]);
   const UniqueFd bell(bell_ends[1]);
-  ASSERT_TRUE(a.Wake(channel::MessageType::kWakeOffer, ref.region_id, 0, 5, bell.Get()) && a.Quiet());
+  ASSERT_TRUE(a_->Wake(channel::MessageType::kWakeOffer, ref.region_id, 0, 5, bell.Get()) && a_->Quiet());
   region.Slot(ref.slot).side[0].data_waiter.store(channel::kFirstWakeFd + 5);
 
   EXPECT_EQ(node_->ReevaluateNow(), 0U);
@@ -316,20 +221,17 @@ TEST_F(NodeTest, PolicyChangeCutsRingAndTcp) {
 }
 
 TEST_F(NodeTest, RemovedPodLosesChannelsSocketsAndDirectory) {
-  Start();
-  FakeShim a(Sock("a"));
-  FakeShim b(Sock("b"));
-  ASSERT_TRUE(a.Hello() && b.Hello());
+  ASSERT_NO_FATAL_FAILURE(StartAndGreet());
   Channel channel;
-  ASSERT_TRUE(GrantBetween(a, b, &channel));
+  ASSERT_TRUE(GrantBetween(*a_, *b_, &channel));
   const MappedRegion region(channel.server.memory.Get());
   ASSERT_TRUE(node_->RemovePod("container-a", "eth0"));
   EXPECT_EQ(region.Slot(channel.server.grant.channel.slot).revoked.load(), channel.server.grant.channel.epoch);
   char byte = 0;
   EXPECT_EQ(::recv(channel.tcp.server.Get(), &byte, 1, 0), -1);
-  EXPECT_TRUE(a.ExpectEnd());
+  EXPECT_TRUE(a_->ExpectEnd());
   EXPECT_NE(::access(Sock("a").c_str(), F_OK), 0);
-  ASSERT_TRUE(b.Release(channel.server.grant) && b.Quiet());
+  ASSERT_TRUE(b_->Release(channel.server.grant) && b_->Quiet());
   EXPECT_EQ(node_->Stats().channels, 0U);
   EXPECT_EQ(node_->Stats().regions, 0U);
   EXPECT_EQ(node_->Pods().size(), 1U);
@@ -338,18 +240,16 @@ TEST_F(NodeTest, RemovedPodLosesChannelsSocketsAndDirectory) {
 }
 
 TEST_F(NodeTest, WakeObjectsPassToTheOtherSideOnly) {
-  Start();
-  FakeShim a(Sock("a"));
-  FakeShim b(Sock("b"));
+  ASSERT_NO_FATAL_FAILURE(StartAndGreet());
   FakeShim stranger(Sock("b"));
-  ASSERT_TRUE(a.Hello() && b.Hello() && stranger.Hello());
+  ASSERT_TRUE(stranger.Hello());
   Channel channel;
-  ASSERT_TRUE(GrantBetween(a, b, &channel));
+  ASSERT_TRUE(GrantBetween(*a_, *b_, &channel));
   const std::uint64_t region = channel.client.grant.channel.region_id;
   using channel::MessageType;
 
-  ASSERT_TRUE(b.Wake(MessageType::kWakeWant, region, 0, 1));
-  auto answer = b.Receive();
+  ASSERT_TRUE(b_->Wake(MessageType::kWakeWant, region, 0, 1));
+  auto answer = b_->Receive();
   ASSERT_TRUE(answer && answer->type == MessageType::kWake);
   EXPECT_FALSE(answer->fd.Valid()) << "not offered yet";
 
@@ -357,9 +257,9 @@ TEST_F(NodeTest, WakeObjectsPassToTheOtherSideOnly) {
   ASSERT_EQ(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, bell_ends), 0);
   const UniqueFd heard(bell_ends[0]);
   const UniqueFd bell(bell_ends[1]);
-  ASSERT_TRUE(a.Wake(MessageType::kWakeOffer, region, 0, 1, bell.Get()) && a.Quiet());
-  ASSERT_TRUE(b.Wake(MessageType::kWakeWant, region, 0, 1));
-  answer = b.Receive();
+  ASSERT_TRUE(a_->Wake(MessageType::kWakeOffer, region, 0, 1, bell.Get()) && a_->Quiet());
+  ASSERT_TRUE(b_->Wake(MessageType::kWakeWant, region, 0, 1));
+  answer = b_->Receive();
   ASSERT_TRUE(answer && answer->fd.Valid());
   ASSERT_EQ(::send(answer->fd.Get(), "r", 1, MSG_DONTWAIT), 1);
   char rung = 0;
@@ -368,22 +268,22 @@ TEST_F(NodeTest, WakeObjectsPassToTheOtherSideOnly) {
   // Neither a process that is not of the region, nor the offering side itself, nor an offer for the other side.
   ASSERT_TRUE(stranger.Wake(MessageType::kWakeWant, region, 0, 1));
   EXPECT_FALSE(stranger.Receive()->fd.Valid());
-  ASSERT_TRUE(a.Wake(MessageType::kWakeWant, region, 0, 1));
-  EXPECT_FALSE(a.Receive()->fd.Valid());
-  ASSERT_TRUE(b.Wake(MessageType::kWakeOffer, region, 0, 2, bell.Get()) && b.Quiet());
-  ASSERT_TRUE(b.Wake(MessageType::kWakeWant, region, 0, 2));
-  EXPECT_FALSE(b.Receive()->fd.Valid());
+  ASSERT_TRUE(a_->Wake(MessageType::kWakeWant, region, 0, 1));
+  EXPECT_FALSE(a_->Receive()->fd.Valid());
+  ASSERT_TRUE(b_->Wake(MessageType::kWakeOffer, region, 0, 2, bell.Get()) && b_->Quiet());
+  ASSERT_TRUE(b_->Wake(MessageType::kWakeWant, region, 0, 2));
+  EXPECT_FALSE(b_->Receive()->fd.Valid());
 
   int pipe_ends[2];
   ASSERT_EQ(::pipe2(pipe_ends, O_CLOEXEC), 0);
   const UniqueFd reading(pipe_ends[0]);
   const UniqueFd writing(pipe_ends[1]);
-  ASSERT_TRUE(a.Wake(MessageType::kWakeOffer, region, 0, 3, writing.Get()));
-  EXPECT_TRUE(a.ExpectEnd()) << "not a UNIX stream socket";
+  ASSERT_TRUE(a_->Wake(MessageType::kWakeOffer, region, 0, 3, writing.Get()));
+  EXPECT_TRUE(a_->ExpectEnd()) << "not a UNIX stream socket";
 }
 
 TEST_F(NodeTest, RefusesAProcessOfAnotherNamespace) {
-  Start();
+  ASSERT_NO_FATAL_FAILURE(Start());
   const pid_t child = ::fork();
   if (child == 0) {
     if (::unshare(CLONE_NEWNET) != 0) ::_exit(9);

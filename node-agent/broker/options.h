@@ -8,6 +8,7 @@
 
 #include "channel/layout.h"
 #include "node-agent/broker/event.h"
+#include "node-agent/model/mapping_probe.h"
 #include "node-agent/model/region_memory.h"
 #include "node-agent/model/verdict.h"
 
@@ -32,14 +33,30 @@ struct Limits {
   std::uint32_t unsent_per_process = 8192;  // answers that a shim has not read
 };
 
+// Against RELEASEs that got lost on the way (a shim does not wait for room in the socket's buffer).
+struct SweepOptions {
+  std::uint32_t channels_a_second = 256;  // looked at: each end is one question to the kernel
+  // How long the kernel must not know the socket of a living process before its end is taken back. A program may hold a closed socket,
+  // which the kernel does not list, and read what is left on the ring: nothing of it is touched, but the agent does not answer for it.
+  std::uint64_t missing_ns = 30'000'000'000;
+};
+
+struct RevocationOptions {
+  std::uint64_t deadline_ns = 1'000'000'000;  // from the cut until revoked memory must be unmapped by everybody
+  bool strict = false;                        // kill who still maps it then
+};
+
 using VerdictFunction = std::function<model::Verdict(const model::Flow&)>;
 
 struct BrokerOptions {
   Quota quota;
   Limits limits;
   std::uint64_t lease_ns = 10'000'000'000;
-  std::shared_ptr<model::RegionSource> regions = model::MakeSharedMemory();  // not null
-  VerdictFunction verdict;                                                   // called on the broker's thread
+  SweepOptions sweep;
+  RevocationOptions revocation;
+  std::shared_ptr<model::RegionSource> regions = model::MakeSharedMemory();   // not null
+  std::shared_ptr<model::MappingProbe> mappings = model::MakeMappingProbe();  // not null
+  VerdictFunction verdict;                                                    // called on the broker's thread
   EventSink events;
 };
 

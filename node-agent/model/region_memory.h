@@ -43,6 +43,8 @@ class RegionMemory {
   virtual void ClearSlot(std::uint32_t slot) = 0;
   virtual void RevokeSlot(std::uint32_t slot, std::uint32_t epoch) = 0;
   virtual void RevokeAll() = 0;
+  // Ends this process' own mapping, for good: every other method but Id, Inode and Memory does nothing from here on, and reads zero.
+  virtual void Unmap() = 0;
   virtual void RenewLease(std::uint64_t until_ns) = 0;  // CLOCK_MONOTONIC
 
   [[nodiscard]] virtual std::uint32_t Epoch(std::uint32_t slot) const = 0;  // untrusted: compare, do not use

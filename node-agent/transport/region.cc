@@ -121,7 +121,11 @@ class SharedMemory final : public model::RegionSource {
 }  // namespace
 
 Region::~Region() {
-  if (map_ != nullptr) ::munmap(map_, kMappedBytes);
+  Unmap();
+}
+
+void Region::Unmap() {
+  if (map_ != nullptr) ::munmap(std::exchange(map_, nullptr), kMappedBytes);
 }
 
 RegionHeader& Region::Header() const {
@@ -133,6 +137,7 @@ SlotHeader& Region::Slot(std::uint32_t slot) const {
 }
 
 void Region::PrepareSlot(std::uint32_t slot, std::uint32_t epoch) {
+  if (map_ == nullptr) return;
   SlotHeader& header = Slot(slot);
   header.epoch.store(0, std::memory_order_relaxed);
   ZeroWords(header);
@@ -141,6 +146,7 @@ void Region::PrepareSlot(std::uint32_t slot, std::uint32_t epoch) {
 }
 
 void Region::ClearSlot(std::uint32_t slot) {
+  if (map_ == nullptr) return;
   SlotHeader& header = Slot(slot);
   header.epoch.store(0, std::memory_order_release);
   constexpr auto kKept = static_cast<off_t>(1ULL << channel::kRingMinLog2);
@@ -154,21 +160,22 @@ void Region::ClearSlot(std::uint32_t slot) {
 
 // Release in the three stores below: pairs with the shims' acquire of the same words; nothing but the word itself is published.
 void Region::RevokeSlot(std::uint32_t slot, std::uint32_t epoch) {
-  Slot(slot).revoked.store(epoch, std::memory_order_release);
+  if (map_ != nullptr) Slot(slot).revoked.store(epoch, std::memory_order_release);
 }
 void Region::RevokeAll() {
-  Header().revoked.store(1, std::memory_order_release);
+  if (map_ != nullptr) Header().revoked.store(1, std::memory_order_release);
 }
 void Region::RenewLease(std::uint64_t until_ns) {
-  Header().lease_until_ns.store(until_ns, std::memory_order_release);
+  if (map_ != nullptr) Header().lease_until_ns.store(until_ns, std::memory_order_release);
 }
 
 std::uint32_t Region::Epoch(std::uint32_t slot) const {
-  return LoadUntrusted(Slot(slot).epoch, std::memory_order_acquire).ForDisplay();
+  return map_ == nullptr ? 0 : LoadUntrusted(Slot(slot).epoch, std::memory_order_acquire).ForDisplay();
 }
 
 RingTraffic Region::Traffic(std::uint32_t slot) const {
   RingTraffic traffic;
+  if (map_ == nullptr) return traffic;
   const SlotHeader& header = Slot(slot);
   for (std::size_t side = 0; side < 2; ++side) {
     const SideWords& words = header.side[side];
@@ -181,6 +188,7 @@ RingTraffic Region::Traffic(std::uint32_t slot) const {
 }
 
 std::uint32_t Region::TakeArmedWakeFds(std::uint32_t slot, std::uint32_t side) {
+  if (map_ == nullptr) return 0;
   std::uint32_t mask = 0;
   SideWords& words = Slot(slot).side[side];
   for (std::atomic<std::uint32_t>* word : {&words.data_waiter, &words.space_waiter}) {

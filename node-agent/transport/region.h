@@ -3,8 +3,8 @@
 //
 // Invariants:
 // 1. The memfd is sealed with F_SEAL_SHRINK | F_SEAL_GROW, so that nobody who is handed it can make a mapped page vanish (SIGBUS).
-//    It is not sealed with F_SEAL_SEAL: revocation wants to try F_SEAL_WRITE later (memfd_create(2), fcntl(2)).
-// 2. While a Region lives its headers are mapped writable, so nobody else can add F_SEAL_WRITE (EBUSY).
+//    It is not sealed with F_SEAL_SEAL: revocation tries F_SEAL_WRITE later (mapping_probe.cc, memfd_create(2), fcntl(2)).
+// 2. Until Unmap a Region's headers are mapped writable, so nobody else can add F_SEAL_WRITE (EBUSY).
 // 3. Every word read back is untrusted: both shims map it writable.
 //
 // Thread safety: none; one thread uses a Region.
@@ -45,6 +45,7 @@ class Region final : public model::RegionMemory {
   void ClearSlot(std::uint32_t slot) override;
   void RevokeSlot(std::uint32_t slot, std::uint32_t epoch) override;
   void RevokeAll() override;
+  void Unmap() override;
   void RenewLease(std::uint64_t until_ns) override;
 
   [[nodiscard]] std::uint32_t Epoch(std::uint32_t slot) const override;
@@ -58,7 +59,7 @@ class Region final : public model::RegionMemory {
   [[nodiscard]] channel::SlotHeader& Slot(std::uint32_t slot) const;
 
   std::shared_ptr<const UniqueFd> fd_;
-  void* map_ = nullptr;
+  void* map_ = nullptr;  // nullptr: unmapped
   std::uint64_t id_ = 0;
   std::uint64_t inode_ = 0;
 };

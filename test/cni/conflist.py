@@ -15,48 +15,25 @@ Exit status: 0, 1 when a plugin failed (its error JSON is on stdout), 2 for wron
 import argparse
 import json
 import os
-import subprocess
 import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+
+from cni_chain import Attachment, Chain, PluginError  # noqa: E402
 
 DEFAULT_PATH = "/usr/lib/cni:/opt/cni/bin"
 CACHE_FOLDER = "/run/vsocket-conflist"
-GC_KEY = "cni.dev/valid-attachments"
-
-
-class PluginError(Exception):
-    """A plugin exited with an error. `error` is what it printed: {"code", "msg", ...}."""
-
-    def __init__(self, plugin, error):
-        super().__init__(f"{plugin}: {error.get('msg')} (code {error.get('code')})")
-        self.plugin = plugin
-        self.error = error
-
-
-class Attachment:
-    def __init__(self, container_id, ifname="eth0", netns="", args="", capabilities=None):
-        self.container_id, self.ifname, self.netns = container_id, ifname, netns
-        # bridge and its like refuse keys that they do not know unless told not to.
-        self.args = f"IgnoreUnknown=1;{args}" if args else ""
-        self.capabilities = capabilities or {}
 
 
 class Conflist:
-    def __init__(self, config, search_path=DEFAULT_PATH, cache=CACHE_FOLDER):
-        self.config, self.search_path, self.cache = config, search_path, cache
+    """A chain whose results are kept in files, so that each command can be a process of its own."""
 
-    @property
-    def is_new(self):
-        """STATUS and GC came with 1.1.0."""
-        return tuple(map(int, self.config["cniVersion"].split("."))) >= (1, 1, 0)
+    def __init__(self, config, search_path=DEFAULT_PATH, cache=CACHE_FOLDER):
+        self.chain, self.cache = Chain(config, search_path.split(":")), cache
+        self.garbage_collect, self.status = self.chain.garbage_collect, self.chain.status
 
     def add(self, attachment):
-        result = None
-        try:
-            for plugin in self.config["plugins"]:
-                result = json.loads(self._call("ADD", plugin, attachment, {"prevResult": result} if result else {}))
-        except PluginError:
-            self._delete(attachment, result)
-            raise
+        result = self.chain.add(attachment)
         os.makedirs(self.cache, mode=0o700, exist_ok=True)
         with open(self._cache_file(attachment), "w", encoding="utf-8") as stream:
             kept = {"netns": attachment.netns, "args": attachment.args, "capabilities": attachment.capabilities}
@@ -64,33 +41,15 @@ class Conflist:
         return result
 
     def check(self, attachment):
-        kept = self._restore(attachment)
-        for plugin in self.config["plugins"]:
-            self._call("CHECK", plugin, attachment, {"prevResult": kept} if kept else {})
+        self.chain.check(attachment, self._restore(attachment))
 
     def delete(self, attachment):
-        self._delete(attachment, self._restore(attachment))
+        self.chain.delete(attachment, self._restore(attachment))
         if os.path.exists(self._cache_file(attachment)):
             os.unlink(self._cache_file(attachment))
 
-    def garbage_collect(self, keep):
-        """`keep`: pairs of container id and interface name."""
-        if self.is_new:
-            listed = [{"containerID": container_id, "ifname": ifname} for container_id, ifname in keep]
-            for plugin in self.config["plugins"]:
-                self._call("GC", plugin, None, {GC_KEY: listed})
-
-    def status(self):
-        if self.is_new:
-            for plugin in self.config["plugins"]:
-                self._call("STATUS", plugin, None, {})
-
-    def _delete(self, attachment, result):
-        for plugin in reversed(self.config["plugins"]):
-            self._call("DEL", plugin, attachment, {"prevResult": result} if result else {})
-
     def _cache_file(self, attachment):
-        return os.path.join(self.cache, f"{self.config['name']}-{attachment.container_id}-{attachment.ifname}.json")
+        return os.path.join(self.cache, f"{self.chain.config['name']}-{attachment.container_id}-{attachment.ifname}.json")
 
     def _restore(self, attachment):
         """The kept result; fills in what the caller did not give again."""
@@ -103,41 +62,6 @@ class Conflist:
         attachment.args = attachment.args or kept["args"]
         attachment.capabilities = attachment.capabilities or kept["capabilities"]
         return kept["result"]
-
-    def _call(self, command, plugin, attachment, more):
-        config = {key: value for key, value in plugin.items() if key != "capabilities"}
-        config.update(cniVersion=self.config["cniVersion"], name=self.config["name"], **more)
-        environment = {"PATH": os.environ["PATH"], "CNI_COMMAND": command, "CNI_PATH": self.search_path}
-        if attachment is not None:
-            environment.update(
-                CNI_CONTAINERID=attachment.container_id, CNI_IFNAME=attachment.ifname, CNI_NETNS=attachment.netns, CNI_ARGS=attachment.args
-            )
-            asked = {key: value for key, value in attachment.capabilities.items() if plugin.get("capabilities", {}).get(key)}
-            if asked:
-                config["runtimeConfig"] = asked
-        done = subprocess.run(
-            [self._find(plugin["type"])],
-            input=json.dumps(config),
-            env=environment,
-            stdout=subprocess.PIPE,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-        if done.returncode == 0:
-            return done.stdout
-        try:
-            error = json.loads(done.stdout)
-        except ValueError:
-            error = {"code": 999, "msg": f"exited with {done.returncode} and printed no error: {done.stdout!r}"}
-        raise PluginError(f"{plugin['type']} {command}", error)
-
-    def _find(self, name):
-        for folder in self.search_path.split(":"):
-            path = os.path.join(folder, name)
-            if os.access(path, os.X_OK):
-                return path
-        raise PluginError(name, {"code": 5, "msg": f"no plugin {name} in {self.search_path}"})
 
 
 def parse(argv):

@@ -14,14 +14,14 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "test/death/futex.h"
 #include "test/death/round.h"
 
-enum { kFutexWait = 0, kFutexWake = 1, kMaxSlots = 32, kPatienceSeconds = 10, kAhead = 2 };
+enum { kMaxSlots = 32, kPatienceSeconds = 10, kAhead = 2 };
 
 struct Options {
   uint64_t seed, rounds, seconds;
@@ -32,35 +32,30 @@ struct Options {
 struct Totals {
   _Atomic uint64_t kills, bytes, ends_eof, ends_reset;
   _Atomic uint32_t failed, stop;
+  _Atomic uint32_t news;  // a futex: counts the rounds that are over, and what has failed
 };
 
 static struct Options g_options = {.rounds = 1000, .slots = 3, .address = "127.0.0.1"};
 static struct Totals* g_totals;
 
-static double Now(void) {
-  struct timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
-}
-
-static void Wake(_Atomic uint32_t* word) {
-  syscall(SYS_futex, word, kFutexWake, 1 << 30, NULL, NULL, 0);
-}
-
 // False at the deadline.
 static bool WaitFor(_Atomic uint32_t* word, uint32_t wanted, double deadline) {
   for (uint32_t seen; (seen = atomic_load(word)) != wanted;) {
-    const double left = deadline - Now();
-    if (left <= 0) return false;
-    const struct timespec limit = {.tv_sec = (time_t)left, .tv_nsec = (long)((left - (double)(time_t)left) * 1e9)};
-    syscall(SYS_futex, word, kFutexWait, seen, &limit, NULL, 0);
+    if (Now() >= deadline) return false;
+    FutexWait(word, seen, deadline);
   }
   return true;
+}
+
+static void TellMain(void) {
+  atomic_fetch_add(&g_totals->news, 1);
+  FutexWake(&g_totals->news);
 }
 
 static _Noreturn void Die(const char* what) {
   fprintf(stderr, "FAIL death: %s: %s\n", what, strerror(errno));
   atomic_store(&g_totals->failed, 1);
+  TellMain();
   exit(1);
 }
 
@@ -92,7 +87,7 @@ static _Noreturn void Party(const struct RoundPlan* plan, unsigned side, int lis
   RoundRun(g_options.seed, plan, side, fd, page);
   if (side != plan->victim) {
     atomic_store(&page->finished, number);
-    Wake(&page->finished);
+    FutexWake(&page->finished);
   }
   exit(0);  // not _exit: what a library does at the end of a program belongs to the test
 }
@@ -115,13 +110,10 @@ static void Prepare(struct Prepared* round, unsigned slot, uint64_t number) {
   }
 }
 
-static void AwaitKillTime(const struct Prepared* round) {
-  // The victim may be unable to get that far: its peer's pace, its own end. The wall clock bounds the wait.
-  const double limit = Now() + 0.2;
-  while (atomic_load(&round->page->accepted[round->plan.victim]) < round->plan.kill_after && Now() < limit) {
-    const struct timespec pause = {.tv_nsec = 20000};
-    nanosleep(&pause, NULL);
-  }
+static void AwaitKillTime(const struct Prepared* round, uint64_t number) {
+  // The victim may be unable to get that far: its peer's pace, its own end. The clock bounds the wait.
+  if (round->plan.kill_after > 0) WaitFor(&round->page->kill_due, (uint32_t)number + 1, Now() + 0.2);
+  // Not a wait for anything: the random moment of the kill is what the test is about.
   const struct timespec delay = {.tv_nsec = (long)round->plan.kill_delay_us * 1000};
   if (delay.tv_nsec > 0) nanosleep(&delay, NULL);
 }
@@ -130,8 +122,8 @@ static void Play(struct Prepared* round, unsigned slot, uint64_t number) {
   struct RoundPage* page = round->page;
   const unsigned victim = round->plan.victim;
   atomic_store(&page->started, (uint32_t)number + 1);
-  Wake(&page->started);
-  AwaitKillTime(round);
+  FutexWake(&page->started);
+  AwaitKillTime(round, number);
   kill(round->party[victim], SIGKILL);
   int status;
   waitpid(round->party[victim], &status, 0);
@@ -141,6 +133,7 @@ static void Play(struct Prepared* round, unsigned slot, uint64_t number) {
   const bool connected = atomic_load(&page->offered[victim]) > 0 || atomic_load(&page->received[1 - victim]) > 0;
   if (!WaitFor(&page->finished, (uint32_t)number + 1, Now() + (connected ? kPatienceSeconds : 0.3))) {
     if (connected) wrong = "the survivor saw no end within 10 s";
+    // For a debugger, when a person asks for it.
     if (getenv("DEATH_HOLD") != NULL && wrong != NULL) sleep((unsigned)atoi(getenv("DEATH_HOLD")));
     kill(round->party[1 - victim], SIGKILL);
   }
@@ -172,6 +165,7 @@ static void Manage(unsigned slot) {
   for (uint64_t number = 0; atomic_load(&g_totals->stop) == 0 && atomic_load(&g_totals->failed) == 0; ++number) {
     struct Prepared* round = &rounds[number % kAhead];
     Play(round, slot, number);
+    TellMain();
     // A victim that died between connect and accept leaves its connection in the queue: a fresh listener forgets it.
     close(round->listener);
     round->listener = Listen(&round->address);
@@ -214,6 +208,11 @@ static void Parse(int argc, char** argv) {
   if (g_options.slots < 1 || g_options.slots > kMaxSlots) g_options.slots = 3;
 }
 
+static bool Over(double start) {
+  if (atomic_load(&g_totals->failed) != 0) return true;
+  return g_options.seconds != 0 ? Now() - start >= (double)g_options.seconds : atomic_load(&g_totals->kills) >= g_options.rounds;
+}
+
 int main(int argc, char** argv) {
   Parse(argc, argv);
   signal(SIGPIPE, SIG_IGN);
@@ -229,11 +228,8 @@ int main(int argc, char** argv) {
     }
   }
   const double start = Now();
-  const struct timespec pause = {.tv_nsec = 10000000};
-  while (atomic_load(&g_totals->failed) == 0) {
-    if (g_options.seconds != 0 ? Now() - start >= (double)g_options.seconds : atomic_load(&g_totals->kills) >= g_options.rounds) break;
-    nanosleep(&pause, NULL);
-  }
+  const double end = g_options.seconds != 0 ? start + (double)g_options.seconds : start + 1e6;
+  for (uint32_t seen; seen = atomic_load(&g_totals->news), !Over(start);) FutexWait(&g_totals->news, seen, end);
   atomic_store(&g_totals->stop, 1);
   for (unsigned slot = 0; slot < g_options.slots; ++slot) waitpid(managers[slot], NULL, 0);
   const bool passed = atomic_load(&g_totals->failed) == 0;

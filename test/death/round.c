@@ -10,6 +10,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "test/death/futex.h"
 #include "test/torture/stream.h"
 
 enum { kMaxIo = 128 << 10 };
@@ -49,6 +50,12 @@ static bool Again(int error) {
   return error == EAGAIN || error == EINTR;
 }
 
+// Once: the manager then kills, or waits a little longer on purpose.
+static void TellKiller(struct RoundPage* page) {
+  const uint32_t number = atomic_load(&page->started);
+  if (atomic_exchange(&page->kill_due, number) != number) FutexWake(&page->kill_due);
+}
+
 // False when the connection is over for sending.
 static void SendOnce(struct Party* party) {
   static unsigned char buffer[kMaxIo];
@@ -71,6 +78,7 @@ static void SendOnce(struct Party* party) {
   if (n > 0) {
     party->tx += (uint64_t)n;
     atomic_store(&party->page->accepted[party->side], party->tx);
+    if (party->side == party->plan->victim && party->tx >= party->plan->kill_after) TellKiller(party->page);
   } else if (n < 0 && Again(errno)) {
     atomic_store(&party->page->offered[party->side], party->tx);
     if (errno == EAGAIN) party->ready &= ~(uint32_t)POLLOUT;

@@ -22,6 +22,7 @@ struct RoundPlan {
 struct RoundPage {
   _Atomic uint32_t started;      // manager: the parties may go; a futex. The round's number + 1
   _Atomic uint32_t finished;     // survivor: has seen the end; a futex. The round's number + 1
+  _Atomic uint32_t kill_due;     // victim: kill_after bytes are accepted; a futex. The round's number + 1, as in `started`
   _Atomic uint64_t accepted[2];  // side: stored after each send returned
   _Atomic uint64_t offered[2];   // side: stored before each send; what may have arrived at most
   _Atomic uint64_t received[2];  // side: verified

@@ -5,31 +5,26 @@ Passes when every survivor saw what kernel TCP shows, when bytes really went ove
 before: descriptors, mapped memory, channels.
 """
 
-import argparse
 import json
 import os
 import random
 import re
 import sys
-import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, "..", "lib"))
 
+import driver  # noqa: E402
 from pods import Node  # noqa: E402
 from procs import Failure, read_stats, wait_until  # noqa: E402
 
 
 def parse():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--build", default="build/release", help="build folder with bin/ and lib/")
-    parser.add_argument("--seed", type=int, default=time.time_ns() % 1000000007)
+    parser = driver.option_parser(__doc__)
     parser.add_argument("--rounds", type=int, default=1000, help="kills to survive")
     parser.add_argument("--seconds", type=int, default=0, help="run so long instead")
     parser.add_argument("--slots", type=int, default=3, help="rounds at the same time")
-    parser.add_argument("--flap-ms", type=int, default=0, help="leave the rings about every so many milliseconds")
-    parser.add_argument("--kill-agent-ms", type=int, default=0, help="SIGKILL the agent about every so many milliseconds")
-    parser.add_argument("--hold", type=int, default=0, help="on failure keep the processes so many seconds for a debugger")
+    driver.add_fault_options(parser)
     return parser.parse_args()
 
 
@@ -60,28 +55,12 @@ def growth(before, after):
 
 
 def await_baseline(agent, before):
-    """Polls until nothing is left over; returns what still is."""
+    """Gives the agent time until nothing is left over (no event tells of that); returns what still is."""
     try:
         wait_until(lambda: not growth(before, footprint(agent)), "the agent's footprint", timeout=15, every=0.1)
     except Failure:
         return growth(before, footprint(agent))
     return ""
-
-
-def disturb(options, node, process, choices):
-    kills = 0
-    limit = time.monotonic() + max(options.seconds, 60) * 10
-    while process.alive():
-        if time.monotonic() > limit:
-            raise Failure("death does not end")
-        until = time.monotonic() + choices.uniform(0.3, 1.7) * (options.kill_agent_ms or 100) / 1000
-        while time.monotonic() < until and process.alive():
-            time.sleep(0.01)
-        if options.kill_agent_ms:
-            node.agent.kill()
-            kills += 1
-            node.agent.start()
-    return kills
 
 
 def run_once(options):
@@ -98,7 +77,8 @@ def run_once(options):
         argv += ["--seconds", options.seconds] if options.seconds else ["--rounds", options.rounds]
         before = footprint(node.agent)
         process = pod.start(argv, shim=settings)
-        kills = disturb(options, node, process, random.Random(options.seed))
+        limit = max(options.seconds, 60) * 10
+        kills = driver.disturb(node.agent, [process], random.Random(options.seed), options.kill_agent_ms, limit)
         print(process.output().rstrip()[-4000:])
         problems = [] if process.popen.returncode == 0 else [f"death ended with {process.popen.returncode}"]
         stats = read_stats(stats_path)  # the killed write none: what the survivors saw
@@ -112,17 +92,5 @@ def run_once(options):
         return problems
 
 
-def main():
-    options = parse()
-    print("repeat:", " ".join(sys.argv), "" if "--seed" in sys.argv else f"--seed {options.seed}")
-    sys.stdout.flush()
-    try:
-        problems = run_once(options)
-    except Failure as failure:
-        problems = [str(failure)]
-    print("PASS death" if not problems else f"FAIL death: {'; '.join(problems)}")
-    return 1 if problems else 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(driver.main("death", parse(), run_once))

@@ -5,24 +5,22 @@ Passes when the server ends by itself with 0, its honest client saw every answer
 the agent lives and holds nothing afterwards.
 """
 
-import argparse
 import json
 import os
 import signal
+import subprocess
 import sys
-import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, "..", "lib"))
 
+import driver  # noqa: E402
 from pods import Node  # noqa: E402
-from procs import Failure, read_stats, wait_until  # noqa: E402
+from procs import Failure, first_ended, read_stats, wait_until, wait_written  # noqa: E402
 
 
 def parse():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--build", default="build/release", help="build folder with bin/ and lib/")
-    parser.add_argument("--seed", type=int, default=time.time_ns() % 1000000007)
+    parser = driver.option_parser(__doc__)
     parser.add_argument("--iterations", type=int, default=1500, help="hostile connections, over all ways of serving")
     parser.add_argument("--micros", type=int, default=3000, help="how long each is abused")
     parser.add_argument("--first", type=int, default=0, help="the first iteration (to repeat one)")
@@ -45,7 +43,7 @@ def one_way(node, options, pods, how, iterations):
     port_file = os.path.join(node.work, f"port-{how}")
     settings = shim_settings(node, options)
     server = server_pod.start([program, "serve", server_pod.ip, port_file, how], shim=settings)
-    wait_until(lambda: os.path.exists(port_file), "the honest server's port")
+    wait_written(lambda: os.path.exists(port_file), "the honest server's port", node.work, server)
     with open(port_file, encoding="utf-8") as stream:
         port = stream.read().strip()
     client = client_pod.start([program, "call", server_pod.ip, port], shim=settings)
@@ -53,7 +51,8 @@ def one_way(node, options, pods, how, iterations):
         os.path.join(node.build, "bin", "hostile"), "--agent", os.path.join(hostile_pod.folder, "agent.sock"),
         "--address", server_pod.ip, "--port", port, "--seed", options.seed, "--iterations", iterations, "--micros", options.micros,
         "--first", options.first])
-    wait_until(lambda: not (hostile.alive() and server.alive() and client.alive()), "the hostile program's end", timeout=60 + iterations)
+    if not first_ended([hostile, server, client], timeout=60 + iterations):
+        raise Failure(f"{how}: the hostile program does not end")
     problems = []
     if not server.alive():
         problems.append(f"the honest server ended with {server.popen.returncode} while it was attacked")
@@ -67,7 +66,7 @@ def one_way(node, options, pods, how, iterations):
             status = process.wait(15)
             if status != 0 and not problems:
                 problems.append(f"the honest {name} ended with {status}: {process.output().strip()[-300:]}")
-        except Exception:  # noqa: BLE001 - subprocess.TimeoutExpired: it hangs
+        except subprocess.TimeoutExpired:
             problems.append(f"the honest {name} hangs (pid {process.pid})")
     print(f"{how}: hostile {hostile.output().strip()[-300:]} honest {client.output().strip()[-300:]}")
     try:
@@ -101,17 +100,5 @@ def run_once(options):
     return problems
 
 
-def main():
-    options = parse()
-    print("repeat:", " ".join(sys.argv), "" if "--seed" in sys.argv else f"--seed {options.seed}")
-    sys.stdout.flush()
-    try:
-        problems = run_once(options)
-    except Failure as failure:
-        problems = [str(failure)]
-    print("PASS hostile" if not problems else f"FAIL hostile: {'; '.join(problems)}")
-    return 1 if problems else 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(driver.main("hostile", parse(), run_once))

@@ -3,7 +3,7 @@
 import json
 import os
 
-from procs import Failure, Process, run, wait_until
+from procs import Failure, Process, run, wait_written
 
 
 class Agent:
@@ -39,13 +39,11 @@ class Agent:
         if not os.access(self.program, os.X_OK):
             raise Failure(f"{self.program} is not built")
         self.process = Process(self.argv(), os.path.join(self.work, "agent.log"))
-        wait_until(self._ready, "the agent to be ready", timeout=15)
+        wait_written(self._ready, "the agent to be ready", self.work, self.process, timeout=15)
         return self
 
     def _ready(self):
-        if not self.process.alive():
-            raise Failure(f"the agent ended with {self.process.popen.returncode}: {self.process.output()[-2000:]}")
-        if not os.path.exists(self.socket):
+        if not self.process.has_said("agent ready"):
             return False
         done = self.ctl("status", check=False)
         return done.returncode == 0 and json.loads(done.stdout).get("ready", False)

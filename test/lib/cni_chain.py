@@ -1,5 +1,5 @@
-"""Runs a CNI conflist the way a container runtime does (CNI spec, section 4: "Attachment"): ADD in order, each plugin being given the
-result of the one before it; DEL in reverse order."""
+"""Runs a CNI conflist as a container runtime does (CNI spec 1.1.0, sections 3 and 4; libcni's habits where the spec leaves a choice):
+ADD in order, each plugin being given the result of the one before it; DEL in reverse order. What plugins say on stderr goes to stderr."""
 
 import json
 import os
@@ -8,6 +8,7 @@ import subprocess
 from procs import Failure
 
 PLUGIN_FOLDER = "/usr/lib/cni"  # Debian's containernetworking-plugins
+GC_KEY = "cni.dev/valid-attachments"
 
 
 def conflist(subnet, data_folder, vsocket=None):
@@ -33,18 +34,45 @@ def conflist(subnet, data_folder, vsocket=None):
     return {"cniVersion": "1.0.0", "name": "vsocket", "plugins": plugins}
 
 
-class Chain:
-    """`prefix` is put before each plugin's command line: it runs in the node's network namespace."""
+class PluginError(Failure):
+    """A plugin exited with an error. `error` is what it printed: {"code", "msg", ...}."""
 
-    def __init__(self, config, search_path, prefix=()):
-        self.config = config
-        self.search_path = [*search_path, PLUGIN_FOLDER]
-        self.prefix = list(prefix)
+    def __init__(self, plugin, error):
+        super().__init__(f"{plugin}: {error.get('msg')} (code {error.get('code')})")
+        self.plugin = plugin
+        self.error = error
+
+
+class Attachment:
+    """A container's interface. `capabilities` are a runtime's wishes, as portMappings; a plugin is told those that its entry names."""
+
+    def __init__(self, container_id, ifname="eth0", netns="", args="", capabilities=None):
+        self.container_id, self.ifname, self.netns = container_id, ifname, netns
+        # bridge and its like refuse keys that they do not know unless told not to.
+        self.args = f"IgnoreUnknown=1;{args}" if args else ""
+        self.capabilities = capabilities or {}
+
+
+class Chain:
+    """`prefix` is put before each plugin's command line: it runs in the node's network namespace. Results are the caller's to keep."""
+
+    def __init__(self, config, search_path=(PLUGIN_FOLDER,), prefix=()):
+        self.config, self.search_path, self.prefix = config, list(search_path), list(prefix)
+
+    @property
+    def is_new(self):
+        """STATUS and GC came with 1.1.0."""
+        return tuple(map(int, self.config["cniVersion"].split("."))) >= (1, 1, 0)
 
     def add(self, attachment):
+        """The last plugin's result. When one fails, all are told to DEL."""
         result = None
-        for plugin in self.config["plugins"]:
-            result = self._call("ADD", plugin, attachment, result)
+        try:
+            for plugin in self.config["plugins"]:
+                result = json.loads(self._call("ADD", plugin, attachment, result))
+        except PluginError:
+            self.delete(attachment, result)
+            raise
         return result
 
     def check(self, attachment, result):
@@ -55,33 +83,44 @@ class Chain:
         for plugin in reversed(self.config["plugins"]):
             self._call("DEL", plugin, attachment, result)
 
-    def _call(self, command, plugin, attachment, previous):
+    def garbage_collect(self, keep):
+        """`keep`: pairs of container id and interface name."""
+        if self.is_new:
+            listed = [{"containerID": container_id, "ifname": ifname} for container_id, ifname in keep]
+            for plugin in self.config["plugins"]:
+                self._call("GC", plugin, more={GC_KEY: listed})
+
+    def status(self):
+        if self.is_new:
+            for plugin in self.config["plugins"]:
+                self._call("STATUS", plugin)
+
+    def _call(self, command, plugin, attachment=None, previous=None, more=None):
         config = {key: value for key, value in plugin.items() if key != "capabilities"}
-        config.update(cniVersion=self.config["cniVersion"], name=self.config["name"])
-        wanted = plugin.get("capabilities", {})
-        capabilities = {key: value for key, value in attachment.get("runtimeConfig", {}).items() if wanted.get(key)}
-        if capabilities:
-            config["runtimeConfig"] = capabilities
-        if previous is not None:
+        config.update(cniVersion=self.config["cniVersion"], name=self.config["name"], **(more or {}))
+        if previous:
             config["prevResult"] = previous
-        environment = {
-            "PATH": os.environ["PATH"],
-            "CNI_COMMAND": command,
-            "CNI_CONTAINERID": attachment["container_id"],
-            "CNI_NETNS": attachment["netns"],
-            "CNI_IFNAME": attachment["ifname"],
-            "CNI_PATH": ":".join(self.search_path),
-            "CNI_ARGS": attachment["args"],
-        }
+        environment = {"PATH": os.environ["PATH"], "CNI_COMMAND": command, "CNI_PATH": ":".join(self.search_path)}
+        if attachment is not None:
+            environment.update(
+                CNI_CONTAINERID=attachment.container_id, CNI_IFNAME=attachment.ifname, CNI_NETNS=attachment.netns, CNI_ARGS=attachment.args
+            )
+            wanted = {key: value for key, value in attachment.capabilities.items() if plugin.get("capabilities", {}).get(key)}
+            if wanted:
+                config["runtimeConfig"] = wanted
         argv = [*self.prefix, self._find(plugin["type"])]
-        done = subprocess.run(argv, input=json.dumps(config), env=environment, capture_output=True, text=True, timeout=30, check=False)
-        if done.returncode != 0:
-            raise Failure(f"{plugin['type']} {command} failed: {done.stdout.strip() or done.stderr.strip()}")
-        return json.loads(done.stdout) if command == "ADD" else None
+        done = subprocess.run(argv, input=json.dumps(config), env=environment, stdout=subprocess.PIPE, text=True, timeout=60, check=False)
+        if done.returncode == 0:
+            return done.stdout
+        try:
+            error = json.loads(done.stdout)
+        except ValueError:
+            error = {"code": 999, "msg": f"exited with {done.returncode} and printed no error: {done.stdout!r}"}
+        raise PluginError(f"{plugin['type']} {command}", error)
 
     def _find(self, name):
         for folder in self.search_path:
             path = os.path.join(folder, name)
             if os.access(path, os.X_OK):
                 return path
-        raise Failure(f"no CNI plugin {name} in {':'.join(self.search_path)}")
+        raise PluginError(name, {"code": 5, "msg": f"no plugin {name} in {':'.join(self.search_path)}"})

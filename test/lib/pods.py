@@ -20,7 +20,7 @@ import sys
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 from agent import Agent  # noqa: E402
-from cni_chain import Chain, conflist  # noqa: E402
+from cni_chain import PLUGIN_FOLDER, Attachment, Chain, conflist  # noqa: E402
 from procs import Failure, Process, run  # noqa: E402
 
 SUBNET = "10.244.0.0/24"
@@ -64,16 +64,10 @@ class Pod:
         self.uid = f"{name}-{node.serial()}"
         self.netns = f"{node.prefix}-{name}"
         self._folder = None
-        self.attachment = {
-            "container_id": f"sandbox-{self.uid}",
-            "netns": f"{NETNS_FOLDER}/{self.netns}",
-            "ifname": "eth0",
-            "args": f"IgnoreUnknown=1;K8S_POD_NAMESPACE={ns};K8S_POD_NAME={name};K8S_POD_UID={self.uid};"
-            f"K8S_POD_INFRA_CONTAINER_ID=sandbox-{self.uid}",
-            "runtimeConfig": {
-                "portMappings": [{"hostPort": host, "containerPort": port, "protocol": "tcp"} for host, port in host_ports.items()]
-            },
-        }
+        mappings = [{"hostPort": host, "containerPort": port, "protocol": "tcp"} for host, port in host_ports.items()]
+        sandbox = f"sandbox-{self.uid}"
+        args = f"K8S_POD_NAMESPACE={ns};K8S_POD_NAME={name};K8S_POD_UID={self.uid};K8S_POD_INFRA_CONTAINER_ID={sandbox}"
+        self.attachment = Attachment(sandbox, "eth0", f"{NETNS_FOLDER}/{self.netns}", args, {"portMappings": mappings})
         run(["ip", "netns", "add", self.netns])
         try:
             run([*self.prefix(), "ip", "link", "set", "lo", "up"])
@@ -166,7 +160,8 @@ class Node:
         run([*inside, "ip", "link", "set", "lo", "up"])
         self.agent = Agent(self.build, self.work, inside, self.agent_flags)
         vsocket = {"agentSocket": self.agent.socket, "spoolDir": os.path.join(self.work, "spool")} if self.agent_wanted else None
-        self.chain = Chain(conflist(SUBNET, os.path.join(self.work, "ipam"), vsocket), [os.path.join(self.build, "bin")], inside)
+        plugins = [os.path.join(self.build, "bin"), PLUGIN_FOLDER]
+        self.chain = Chain(conflist(SUBNET, os.path.join(self.work, "ipam"), vsocket), plugins, inside)
         return self
 
     def __exit__(self, kind, value, trace):

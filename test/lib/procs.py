@@ -1,10 +1,13 @@
 """Processes of a test: started, watched and ended one by one, by pid. Nothing is ever killed by name."""
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import time
+
+from events import Deadline, FolderChanges, ProcessEnd, wait_readable
 
 
 class Failure(Exception):
@@ -12,7 +15,11 @@ class Failure(Exception):
 
 
 def wait_until(condition, what, timeout=10.0, every=0.01):
-    """Polls `condition` until it is true and returns its value. Raises Failure naming `what` after `timeout` seconds."""
+    """Looks at `condition` again and again until it is true and returns its value. Raises Failure naming `what` after `timeout` seconds.
+
+    For what nothing announces: tables in /proc, answers of an agent. What has an event is waited for by it: Process.wait, first_ended,
+    all_ended, wait_written.
+    """
     deadline = time.monotonic() + timeout
     while True:
         value = condition()
@@ -21,6 +28,39 @@ def wait_until(condition, what, timeout=10.0, every=0.01):
         if time.monotonic() > deadline:
             raise Failure(f"{what}: not within {timeout:g} s")
         time.sleep(every)
+
+
+def first_ended(processes, timeout):
+    """Waits until one of `processes` ends. Those that have ended; an empty list after `timeout` seconds."""
+    with contextlib.ExitStack() as stack:
+        ends = [stack.enter_context(contextlib.closing(ProcessEnd(process.pid))) for process in processes if process.alive()]
+        if len(ends) == len(processes):
+            wait_readable(ends, timeout)
+    return [process for process in processes if not process.alive()]
+
+
+def all_ended(processes, timeout):
+    """Waits until all of `processes` have ended. False after `timeout` seconds."""
+    deadline = Deadline(timeout)
+    return all(first_ended([process], deadline.left()) for process in processes)
+
+
+def wait_written(condition, what, folder, process, timeout=10.0):
+    """Waits for `condition`, which becomes true by a file of `folder` that `process` makes, renames or writes, and returns its value.
+
+    Raises Failure naming `what` when the process ends without, and after `timeout` seconds.
+    """
+    deadline = Deadline(timeout)
+    # Watched before the first look: nothing is missed in between.
+    with contextlib.closing(FolderChanges(folder)) as changes:
+        while not (value := condition()):
+            if not process.alive():
+                raise Failure(f"{what}: {process.argv[0]} ended with {process.popen.returncode}: {process.output()[-2000:]}")
+            with contextlib.closing(ProcessEnd(process.pid)) as end:
+                if not wait_readable([changes, end], deadline.left()):
+                    raise Failure(f"{what}: not within {timeout:g} s")
+            changes.forget()
+        return value
 
 
 def run(argv, **options):
@@ -40,6 +80,7 @@ class Process:
         self.argv = [str(word) for word in argv]
         self.log = log
         with open(log, "ab") as output:
+            self._log_start = output.tell()  # an earlier process may have written before it
             self.popen = subprocess.Popen(self.argv, stdin=stdin, stdout=output, stderr=subprocess.STDOUT, env=env, cwd=cwd)
 
     @property
@@ -53,8 +94,17 @@ class Process:
         with open(self.log, encoding="utf-8", errors="replace") as stream:
             return stream.read()
 
+    def has_said(self, text):
+        """Whether `text` is in what this process, not an earlier one with the same log, has written."""
+        with open(self.log, "rb") as stream:
+            stream.seek(self._log_start)
+            return text.encode() in stream.read()
+
     def wait(self, timeout=None):
-        return self.popen.wait(timeout)
+        """The exit status. Raises subprocess.TimeoutExpired after `timeout` seconds."""
+        if timeout is not None and not first_ended([self], timeout):
+            raise subprocess.TimeoutExpired(self.argv, timeout)
+        return self.popen.wait()
 
     def kill(self):
         """SIGKILL, and wait."""
@@ -66,9 +116,7 @@ class Process:
         """SIGTERM, then SIGKILL when that does not help. Returns the exit status."""
         if self.alive():
             self.popen.send_signal(signal.SIGTERM)
-            try:
-                self.popen.wait(timeout)
-            except subprocess.TimeoutExpired:
+            if not first_ended([self], timeout):
                 self.popen.kill()
         return self.popen.wait()
 

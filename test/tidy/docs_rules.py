@@ -9,6 +9,8 @@ DEV_COMMAND = re.compile(r"\./dev ([a-z]+)")
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
 REASON = re.compile(r'^\s*X\((k[A-Za-z]+),', re.M)
 ENVIRONMENT = re.compile(r'"(VSOCKET_[A-Z_]+)')
+FLAG = re.compile(r'add_(?:option|flag)\w*\(\s*"[^"]*?(--[a-z-]+)')  # CLI11: add_option("--name", ...)
+SHIM, AGENT = re.compile(r"shim/.*"), re.compile(r"node-agent/[^/]+\.(?:cc|h)")  # the agent's flags are in its top folder
 
 
 def check(tree):
@@ -48,49 +50,44 @@ def _links(tree):
                     yield Finding(f"{file.path}:{number}", f"the link leads nowhere: {target}")
 
 
+def _both_ways(page, known, explained, missing, extra):
+    """What the tree has and the page explains are the same. `missing` and `extra` say what is wrong with a name."""
+    for name in sorted(known - explained):
+        yield Finding(page.path, missing.format(name))
+    for name in sorted(explained - known):
+        yield Finding(page.path, extra.format(name))
+
+
 def _reasons(tree):
     header, page = tree.files.get("channel/reason.h"), tree.files.get("docs/reasons.md")
     if not header or not page:
         return
     named = set(re.findall(r"^## (k[A-Za-z]+)", page.text, re.M))
     known = set(REASON.findall(header.text))
-    for reason in sorted(known - named):
-        yield Finding("docs/reasons.md", f"no paragraph on {reason} of channel/reason.h")
-    for reason in sorted(named - known):
-        yield Finding("docs/reasons.md", f"{reason} is not in channel/reason.h")
+    yield from _both_ways(page, known, named, "no paragraph on {} of channel/reason.h", "{} is not in channel/reason.h")
+
+
+def _named_in_code(tree, paths, pattern):
+    """What `pattern` finds in the sources whose path matches `paths`, tests left out."""
+    files = [file for file in tree.code() if paths.fullmatch(file.path) and not file.is_test]
+    return {name for file in files for name in pattern.findall(file.text)}
 
 
 def _environment(tree):
     """Variables that the shim reads and variables that the page explains are the same."""
-    page = tree.files.get("docs/configuration.md")
-    if not page:
-        return
-    read = set()
-    for file in tree.code():
-        if file.path.startswith("shim/") and not file.is_test:
-            read |= set(ENVIRONMENT.findall(file.text))
-    explained = set(re.findall(r"^\| `(VSOCKET_[A-Z_]+)`", page.text, re.M))
-    for name in sorted(read - explained):
-        yield Finding("docs/configuration.md", f"the shim reads {name}, which no row explains")
-    for name in sorted(explained - read) if read else []:
-        yield Finding("docs/configuration.md", f"{name} is explained, and the shim does not read it")
+    if page := tree.files.get("docs/configuration.md"):
+        explained = set(re.findall(r"^\| `(VSOCKET_[A-Z_]+)`", page.text, re.M))
+        missing, extra = "the shim reads {}, which no row explains", "{} is explained, and the shim does not read it"
+        yield from _both_ways(page, _named_in_code(tree, SHIM, ENVIRONMENT), explained, missing, extra)
 
 
 def _flags(tree):
-    """Flags of the agent (CLI11: add_option("--name", ...)) and the page are the same."""
-    page = tree.files.get("docs/configuration.md")
-    if not page:
-        return
-    known = set()
-    for file in tree.code():
-        if re.fullmatch(r"node-agent/[^/]+\.(cc|h)", file.path) and not file.is_test:
-            known |= set(re.findall(r'add_(?:option|flag)\w*\(\s*"[^"]*?(--[a-z-]+)', file.text))
-    section = page.text.partition("## vsocket-agent")[2].partition("\n## ")[0]
-    explained = set(re.findall(r"^\| `(--[a-z-]+)", section, re.M))
-    for name in sorted(known - explained):
-        yield Finding("docs/configuration.md", f"vsocket-agent has {name}, which no row explains")
-    for name in sorted(explained - known) if known else []:
-        yield Finding("docs/configuration.md", f"{name} is explained, and vsocket-agent has no such flag")
+    """Flags of the agent and flags that the page explains are the same."""
+    if page := tree.files.get("docs/configuration.md"):
+        section = page.text.partition("## vsocket-agent")[2].partition("\n## ")[0]
+        explained = set(re.findall(r"^\| `(--[a-z-]+)", section, re.M))
+        missing, extra = "vsocket-agent has {}, which no row explains", "{} is explained, and vsocket-agent has no such flag"
+        yield from _both_ways(page, _named_in_code(tree, AGENT, FLAG), explained, missing, extra)
 
 
 def _clang_tidy_reasons(tree):

@@ -5,42 +5,40 @@ Passes when torture passes, as many bytes as asked for were verified, and the sh
 Prints torture's report and one line PASS or FAIL; the command line that repeats a run is printed first.
 """
 
-import argparse
 import json
 import os
 import random
 import shlex
 import sys
-import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, "..", "lib"))
 
+import driver  # noqa: E402
 from pods import Node  # noqa: E402
-from procs import Failure, read_stats  # noqa: E402
+from procs import read_stats  # noqa: E402
 
 
 def parse():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--build", default="build/release", help="build folder with bin/ and lib/")
-    parser.add_argument("--seed", type=int, default=time.time_ns() % 1000000007)
+    parser = driver.option_parser(__doc__)
     parser.add_argument("--bytes", default="256m", help="to verify: N, Nk, Nm or Ng")
     parser.add_argument("--seconds", type=int, default=0, help="run so long; the bytes are then the least that must be verified")
     parser.add_argument("--processes", type=int, default=2, help="pairs of processes")
     parser.add_argument("--threads", type=int, default=2, help="lanes in each")
     parser.add_argument("--style", help="passed on to torture")
-    parser.add_argument("--flap-ms", type=int, default=0, help="leave the rings about every so many milliseconds")
     parser.add_argument("--upgrade-after", type=int, default=0, help="bytes after which a connection asks for a ring")
-    parser.add_argument("--kill-agent-ms", type=int, default=0, help="SIGKILL the agent about every so many milliseconds")
     parser.add_argument("--one-pod", action="store_true", help="both ends in one pod, over its own address")
     parser.add_argument("--program", default="torture", help="torture, or torture-musl")
     parser.add_argument("--wrap", default="", help="command to put before torture, e.g. 'valgrind -q'")
     parser.add_argument("--stall", type=int, default=20)
     parser.add_argument("--log", action="store_true", help="VSOCKET_LOG=debug; the end of the logs is printed on failure")
-    parser.add_argument("--hold", type=int, default=0, help="on failure keep the processes so many seconds for a debugger")
     parser.add_argument("--off", action="store_true", help="shim loaded, upgrades off: nothing may go over a ring")
     parser.add_argument("--bare", action="store_true", help="without the shim: the reference on the same path")
+    driver.add_fault_options(parser)
     return parser.parse_args()
+
+
+ABSENCES = (0, 0, 0.01, 0.1, 0.5)  # seconds without an agent
 
 
 def byte_count(text):
@@ -75,27 +73,6 @@ def shim_settings(options, node, who):
     if options.hold:
         settings["TORTURE_HOLD"] = str(options.hold)
     return settings
-
-
-def disturb(options, node, processes, choices):
-    """Kills and restarts the agent at random moments until the processes are done. Returns how often."""
-    kills = 0
-    limit = time.monotonic() + max(options.seconds, 60) * 10
-    while any(process.alive() for process in processes):
-        if time.monotonic() > limit:
-            raise Failure("torture does not end")
-        # The pauses are the fault's timing, not a wait for anything: whether torture has ended is polled.
-        pause = choices.uniform(0.3, 1.7) * (options.kill_agent_ms or 100) / 1000
-        until = time.monotonic() + pause
-        while time.monotonic() < until and any(process.alive() for process in processes):
-            time.sleep(0.01)
-        if not options.kill_agent_ms:
-            continue
-        node.agent.kill()
-        kills += 1
-        time.sleep(choices.choice([0, 0, 0.01, 0.1, 0.5]))
-        node.agent.start()
-    return kills
 
 
 def last_json(text):
@@ -135,7 +112,8 @@ def run_once(options):
             share = os.path.join(node.work, "share")
             for pod, role in ((a, "connect"), (b, "listen")):
                 processes.append(pod.start([*argv, "--role", role, "--share", share], shim=shim_settings(options, node, role)))
-        kills = disturb(options, node, processes, choices)
+        limit = max(options.seconds, 60) * 10
+        kills = driver.disturb(node.agent, processes, choices, options.kill_agent_ms, limit, ABSENCES)
         stats = read_stats(os.path.join(node.work, "stats"))
         for process in processes:
             print(process.output().rstrip()[-6000:])
@@ -151,18 +129,5 @@ def run_once(options):
         return problems
 
 
-def main():
-    options = parse()
-    words = " ".join(shlex.quote(word) for word in sys.argv)
-    print("repeat:", words, "" if "--seed" in sys.argv else f"--seed {options.seed}")
-    sys.stdout.flush()
-    try:
-        problems = run_once(options)
-    except Failure as failure:
-        problems = [str(failure)]
-    print("PASS torture" if not problems else f"FAIL torture: {'; '.join(problems)}")
-    return 1 if problems else 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(driver.main("torture", parse(), run_once))

@@ -206,4 +206,16 @@ TcpPair MakeTcpPair(const std::string& client_ip, const std::string& server_ip, 
   return pair;
 }
 
+bool GrantBetween(FakeShim& a, FakeShim& b, Channel* channel, const std::string& ip_a, const std::string& ip_b) {
+  channel->tcp = MakeTcpPair(ip_a, ip_b);
+  // Quiet in between: the agent has a's request before b sends, so `a` becomes side 0.
+  if (!a.Upgrade(channel->tcp.client.Get()) || !a.Quiet() || !b.Upgrade(channel->tcp.server.Get())) return false;
+  auto client = a.ExpectGrant(channel->tcp.client.Get());
+  auto server = b.ExpectGrant(channel->tcp.server.Get());
+  if (!client || !server) return false;
+  channel->client = std::move(*client);
+  channel->server = std::move(*server);
+  return true;
+}
+
 }  // namespace vsocket::broker::testing

@@ -95,6 +95,14 @@ struct TcpPair {
 };
 TcpPair MakeTcpPair(const std::string& client_ip, const std::string& server_ip, std::uint16_t port = 0, bool keep_listener = true);
 
+// A connection whose ends were both granted a channel: the client's is side 0.
+struct Channel {
+  TcpPair tcp;
+  FakeShim::Granted client, server;
+};
+// `a` connects to `b` (which may be the same) and both ask, `a` first. False when one is not granted.
+bool GrantBetween(FakeShim& a, FakeShim& b, Channel* channel, const std::string& ip_a, const std::string& ip_b);
+
 template <typename T>
 T Answer::As() const {
   T message{};

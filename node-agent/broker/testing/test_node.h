@@ -20,6 +20,11 @@ namespace vsocket::broker::testing {
 inline constexpr char kIpA[] = "10.77.0.1";
 inline constexpr char kIpB[] = "10.77.0.2";
 
+// Between pods a and b.
+inline bool GrantBetween(FakeShim& a, FakeShim& b, Channel* channel) {
+  return GrantBetween(a, b, channel, kIpA, kIpB);
+}
+
 // Puts the calling (main, only) thread into a new network namespace with the pods' addresses on its loopback device. Once; needs root.
 bool EnterTestNamespace();
 
