@@ -45,7 +45,7 @@ struct alignas(64) Sock {
   // Sending half (tx_lock).
   alignas(64) Lock tx_lock;
   std::atomic<std::uint8_t> shut_wr{0};
-  std::atomic<std::uint8_t> nospace{0};  // a send found no room: the next room is an edge for EPOLLET
+  std::atomic<std::uint32_t> nospace{0};  // sends that found no room: each makes the next room an edge for EPOLLET
   std::uint16_t up_attempts = 0;         // in a row, while the receiver still had bytes to read
   std::uint8_t full_hits = 0;            // times the ring was full since it last grew
   channel::ProducerState out;

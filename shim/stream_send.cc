@@ -65,7 +65,6 @@ ssize_t FindRoom(Sock* sock, int fd, const Channel& ch, std::uint64_t wanted, st
     AdjustCapacity(sock, ch, wanted);
   }
   *room = channel::Room(out);
-  if (*room < wanted) sock->nospace.store(1, std::memory_order_relaxed);
   if (*room != 0) return 0;
   if (sock->full_hits < 255) ++sock->full_hits;
   if (!sock->framed.load(std::memory_order_relaxed) && sock->rx_lock.TryAcquire()) {
@@ -238,6 +237,18 @@ void Ring(SockRef ref, int fd, std::uint32_t target) {
   Channel ch;
   if (!tx.Held() || ref.Stale() || !OpenChannel(ref.sock, &ch)) return;
   RingLocked(ref.sock, fd, ch, target);
+}
+
+bool RoomAfterAll(SockRef ref) {
+  Sock* sock = ref.sock;
+  Holding tx(sock->tx_lock);
+  Channel ch;
+  if (!tx.Held() || ref.Stale() || !OpenChannel(sock, &ch)) return false;
+  sock->nospace.fetch_add(1, std::memory_order_relaxed);
+  if (sock->tx.mode != TxMode::kRing || sock->sleepers.load(std::memory_order_relaxed) == 0) return false;
+  // Several may sleep, and with different wake objects: all of them watch TCP.
+  channel::Arm(ch.mine->space_waiter, channel::kTcpBell);
+  return channel::RefreshRoom(sock->out, *ch.theirs) && channel::Room(sock->out) >= channel::WritableRoom(sock->out.capacity_log2);
 }
 
 ssize_t TrySend(SockRef ref, int fd, const struct iovec* parts, int count, int flags) {

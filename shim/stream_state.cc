@@ -51,6 +51,14 @@ bool PayloadByTcp(Sock* sock, int fd, const Channel& ch) {
   return seen != 1 || channel::PayloadBound(sock->rx, LoadProposal(ch)) != 0;
 }
 
+// rx_lock, kTcp, any replay skipped. Payload bytes in the TCP queue.
+std::uint64_t QueuedPayload(Sock* sock, int fd, const Channel& ch) {
+  int queued = 0;
+  Sys(SYS_ioctl, fd, FIONREAD, &queued);
+  const std::uint64_t bound = channel::PayloadBound(sock->rx, LoadProposal(ch));
+  return static_cast<std::uint64_t>(queued) < bound ? static_cast<std::uint64_t>(queued) : bound;
+}
+
 void LookIn(Sock* sock, int fd, const Channel& ch, bool kernel_ready, Readiness* ready) {
   for (int turn = 0; turn < 4; ++turn) {
     if (sock->dead.load(std::memory_order_relaxed) == kKilled) {
@@ -64,7 +72,7 @@ void LookIn(Sock* sock, int fd, const Channel& ch, bool kernel_ready, Readiness*
         ready->in = sock->error.load(std::memory_order_relaxed) != 0 || PayloadByTcp(sock, fd, ch);
         if (!ready->in && ConsiderProposal(sock, fd, ch)) continue;
       }
-      ready->in_mark = sock->in.pos;
+      ready->in_mark = sock->in.pos + (ready->in ? QueuedPayload(sock, fd, ch) : 0);
       return;
     }
     if (!channel::RefreshData(sock->in, *ch.theirs)) {
@@ -92,7 +100,6 @@ void LookOut(Sock* sock, int fd, const Channel& ch, Readiness* ready) {
   if (sock->tx.mode == TxMode::kLeaving) (void)Flush(sock, fd, ch);
   if (sock->tx.mode != TxMode::kRing) {
     ready->out_by_kernel = true;
-    ready->out_mark = sock->out.pos;
     return;
   }
   if (!channel::RefreshRoom(sock->out, *ch.theirs)) {
@@ -101,7 +108,6 @@ void LookOut(Sock* sock, int fd, const Channel& ch, Readiness* ready) {
     return;
   }
   ready->out = channel::Room(sock->out) >= channel::WritableRoom(sock->out.capacity_log2);
-  ready->out_mark = sock->out.seen_head;
 }
 
 // Both locks. The kernel's socket is all there is from here on.
