@@ -98,14 +98,14 @@ struct SlotHeader {
   alignas(kFalseSharing) std::atomic<std::uint32_t> epoch;  // which connection holds the slot; 0: none. Changes with each grant
   std::atomic<std::uint32_t> revoked;                       // == epoch: this connection's channel is revoked
   SideWords side[2];
-  std::byte pad[1024 - kFalseSharing - 2 * 3 * kFalseSharing];
+  std::byte pad[1024 - kFalseSharing - 2 * sizeof(SideWords)];
 };
 
 inline constexpr std::uint32_t kAborted = UINT32_MAX;  // SideWords::attached: this side ended with a reset, and means it
 
 inline constexpr std::size_t kSlotsOffset = sizeof(RegionHeader);
 inline constexpr std::size_t kRingsOffset = kSlotsOffset + kSlots * sizeof(SlotHeader);
-inline constexpr std::size_t kRegionBytes = kRingsOffset + kSlots * 2 * kRingMax;
+inline constexpr std::size_t kRegionBytes = kRingsOffset + 2 * kRingMax * kSlots;
 
 constexpr std::size_t SlotOffset(std::uint32_t slot) {
   return kSlotsOffset + slot * sizeof(SlotHeader);

@@ -51,9 +51,9 @@ std::uint8_t ByteAt(std::uint64_t position) {
 
 // Bytes that matter are written before the first thread starts and after the last has ended; in between both use the words only.
 struct Shared {
-  std::unique_ptr<std::byte[]> ring = std::make_unique<std::byte[]>(kRingMax);
   SideWords producer{};
   SideWords consumer{};
+  std::unique_ptr<std::byte[]> ring = std::make_unique<std::byte[]>(kRingMax);
   WakeObject data;   // rung for the consumer
   WakeObject space;  // rung for the producer
   std::atomic<bool> lost{false};
