@@ -71,8 +71,8 @@ struct SideWords {
   alignas(kFalseSharing) std::atomic<std::uint32_t> data_waiter;  // this side waits for bytes (WakeTarget)
   std::atomic<std::uint32_t> space_waiter;                        // this side waits for room in the direction it sends (WakeTarget)
   std::atomic<std::uint32_t> attached;  // this side has mapped the slot for epoch `attached`: it will see proposals
-  std::atomic<std::uint32_t> gate;      // of the direction this side receives (Gate); both sides change it by CAS or exchange
-  std::atomic<std::uint32_t> bells;     // BELL frames this side has sent since it last went up (a hint)
+  std::atomic<std::uint32_t> gate;      // of the direction this side receives; both sides change it (gate.h)
+  std::atomic<std::uint32_t> bells;     // BELL frames this side has sent, or is about to send
   // The proposal of the direction it sends (switch.h). The generation is stored last, with release.
   std::atomic<std::uint32_t> proposal_generation;
   std::atomic<std::uint32_t> proposal_marker;      // 0..255
@@ -81,31 +81,19 @@ struct SideWords {
   std::atomic<std::uint64_t> tcp_sent;  // stream position of this side's last payload byte by TCP, while it sends by TCP
 };
 
-// Who may use a direction's ring. The sender takes the gate for a generation before it proposes it (CAS kOpen -> GateTaken(g)) and gives
-// it back after its SWITCH and replay. A receiver that must have TCP exchanges it for kShut: the old value tells whether the sender is up
-// or going up, in which generation (the receiver waits for that generation's SWITCH), or was not and cannot go up any more.
-inline constexpr std::uint32_t kOpen = 0;
-inline constexpr std::uint32_t kShut = 1;
-constexpr std::uint32_t GateTaken(std::uint32_t generation) {
-  return generation << 2 | 2;
-}
-constexpr bool IsGateTaken(std::uint32_t gate) {
-  return (gate & 3) == 2;
-}
-
 struct SlotHeader {
   // Written by the agent.
   alignas(kFalseSharing) std::atomic<std::uint32_t> epoch;  // which connection holds the slot; 0: none. Changes with each grant
   std::atomic<std::uint32_t> revoked;                       // == epoch: this connection's channel is revoked
   SideWords side[2];
-  std::byte pad[1024 - kFalseSharing - 2 * 3 * kFalseSharing];
+  std::byte pad[1024 - kFalseSharing - 2 * sizeof(SideWords)];
 };
 
 inline constexpr std::uint32_t kAborted = UINT32_MAX;  // SideWords::attached: this side ended with a reset, and means it
 
 inline constexpr std::size_t kSlotsOffset = sizeof(RegionHeader);
 inline constexpr std::size_t kRingsOffset = kSlotsOffset + kSlots * sizeof(SlotHeader);
-inline constexpr std::size_t kRegionBytes = kRingsOffset + kSlots * 2 * kRingMax;
+inline constexpr std::size_t kRegionBytes = kRingsOffset + 2 * kRingMax * kSlots;
 
 constexpr std::size_t SlotOffset(std::uint32_t slot) {
   return kSlotsOffset + slot * sizeof(SlotHeader);

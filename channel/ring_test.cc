@@ -193,14 +193,14 @@ TEST_F(RingTest, RandomTrafficInAllCapacities) {
 }
 
 // A refused word leaves the state as it was: the honest side may still finish what it has bounded.
-#define EXPECT_TAIL_REFUSED(tail_value)                      \
-  do {                                                       \
-    const ConsumerState before = in_;                        \
-    producer_.tail.store(tail_value);                        \
-    EXPECT_FALSE(RefreshData(in_, producer_)) << tail_value; \
-    EXPECT_EQ(in_.pos, before.pos);                          \
-    EXPECT_EQ(in_.seen_tail, before.seen_tail);              \
-    EXPECT_EQ(in_.capacity_log2, before.capacity_log2);      \
+#define EXPECT_TAIL_REFUSED(tail_value)                        \
+  do {                                                         \
+    const ConsumerState before = in_;                          \
+    producer_.tail.store(tail_value);                          \
+    EXPECT_FALSE(RefreshData(in_, producer_)) << (tail_value); \
+    EXPECT_EQ(in_.pos, before.pos);                            \
+    EXPECT_EQ(in_.seen_tail, before.seen_tail);                \
+    EXPECT_EQ(in_.capacity_log2, before.capacity_log2);        \
   } while (false)
 
 TEST_F(RingTest, RefusesATailThatGoesBack) {

@@ -21,6 +21,13 @@ void GoDown(SwitchSender& s, std::uint64_t resume_at, std::uint64_t end) {
   s.mode = SwitchSender::Mode::kLeaving;
 }
 
+void GoDownSilently(SwitchSender& s, std::uint64_t resume_at, std::uint64_t end) {
+  s.frame_sent = kSwitchFrameSize;
+  s.replay_from = resume_at;
+  s.replay_end = end;
+  s.mode = resume_at == end ? SwitchSender::Mode::kTcp : SwitchSender::Mode::kLeaving;
+}
+
 std::size_t PendingFrame(const SwitchSender& s, const std::uint8_t** bytes) {
   *bytes = s.frame + s.frame_sent;
   return kSwitchFrameSize - s.frame_sent;

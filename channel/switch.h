@@ -59,6 +59,9 @@ struct SwitchSender {
 // Starts to leave the ring. Bytes [resume_at, end) of the ring are to follow the frame by TCP; resume_at == end: no replay.
 void GoDown(SwitchSender& s, std::uint64_t resume_at, std::uint64_t end);
 
+// As GoDown for a receiver that reads TCP already: no frame, the replay only.
+void GoDownSilently(SwitchSender& s, std::uint64_t resume_at, std::uint64_t end);
+
 // In kLeaving: the rest of the frame that is still to be sent. 0: only the replay is left.
 [[nodiscard]] std::size_t PendingFrame(const SwitchSender& s, const std::uint8_t** bytes);
 

@@ -189,6 +189,8 @@ class Simulation {
     tally_->bells += receiver_.Bells();
   }
 
+  SideWords sender_words_{};
+  SideWords receiver_words_{};
   std::mt19937_64 random_;
   std::uint64_t seed_;
   Tally* tally_;
@@ -196,8 +198,6 @@ class Simulation {
   std::uint64_t alphabet_;
   TcpQueue tcp_;
   std::unique_ptr<std::byte[]> ring_;
-  SideWords sender_words_{};
-  SideWords receiver_words_{};
   SenderEnd sender_;
   ReceiverEnd receiver_;
   std::uint64_t accepted_;  // stream position behind what Send said it took

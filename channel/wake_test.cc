@@ -49,11 +49,11 @@ std::uint8_t ByteAt(std::uint64_t position) {
   return static_cast<std::uint8_t>((position * 0x9e3779b97f4a7c15ULL) >> 56);
 }
 
-// Bytes that matter are written before the first thread starts and after the last has ended; in between both use the words only.
+// The ring's bytes have no lock: the orders of `tail` and `head` are all that keeps the two threads apart.
 struct Shared {
-  std::unique_ptr<std::byte[]> ring = std::make_unique<std::byte[]>(kRingMax);
   SideWords producer{};
   SideWords consumer{};
+  std::unique_ptr<std::byte[]> ring = std::make_unique<std::byte[]>(kRingMax);
   WakeObject data;   // rung for the consumer
   WakeObject space;  // rung for the producer
   std::atomic<bool> lost{false};

@@ -78,14 +78,12 @@ int Spin(EpollSet* set, const Wait& wait, std::uint64_t left_ns) {
 
 int Sleep(EpollSet* set, const Wait& wait, std::uint64_t left_ns) {
   bool quiet;
-  set->BeginSleep();
   {
     Holding hold(set->lock);
     set->Refresh();
     quiet = set->ArmAll();
   }
   long got = quiet ? KernelWait(wait, 0, left_ns) : 0;
-  set->EndSleep();
   Holding hold(set->lock);
   set->RelaxAll();
   if (got < 0) return static_cast<int>(got);
@@ -121,19 +119,49 @@ int WaitOnRings(EpollSet* set, const Wait& wait, std::uint64_t timeout_ns) {
   }
 }
 
+// Back to the program, with a thought for the threads that go on sleeping on the set.
+int Leave(EpollSet* set, int result) {
+  if (!set->HasSleepers()) return result;
+  Holding hold(set->lock);
+  set->WakeOthers();
+  return result;
+}
+
 template <typename Plain>
 int WaitOr(int epfd, struct epoll_event* events, int room, std::uint64_t timeout_ns, const sigset_t* mask, Plain plain) {
   EpollSet* set = room > 0 ? FindSet(epfd) : nullptr;
   if (set == nullptr) return plain();
+  bool only_kernel;
   {
     Holding hold(set->lock);
     set->Refresh();
-    if (!set->HasRings() && !set->HasNested() && (timeout_ns == 0 || !set->MayChange())) {
-      hold.Unlock();
-      return plain();
+    only_kernel = !set->HasRings() && !set->HasNested();
+    if (only_kernel && !set->ArmAll()) {  // counts this thread: another may bring the set's first ring while it sleeps
+      set->RelaxAll();
+      only_kernel = false;
     }
   }
-  return static_cast<int>(ToProgram(WaitOnRings(set, {epfd, events, room, mask}, timeout_ns)));
+  const Wait wait = {epfd, events, room, mask};
+  if (!only_kernel) return static_cast<int>(ToProgram(Leave(set, WaitOnRings(set, wait, timeout_ns))));
+  const std::uint64_t start = timeout_ns == 0 || timeout_ns == kForever ? 0 : MonotonicNs();
+  int got = plain();
+  const int saved = errno;
+  bool no_news = false;  // the kernel told of a ring, and there is nothing for the program
+  {
+    Holding hold(set->lock);
+    set->RelaxAll();
+    if (got > 0) {
+      got = set->Translate(events, 0, got);
+      no_news = got == 0;
+    }
+  }
+  if (no_news) {
+    const std::uint64_t spent = start == 0 ? 0 : MonotonicNs() - start;
+    const std::uint64_t left = timeout_ns == kForever ? kForever : (spent < timeout_ns ? timeout_ns - spent : 0);
+    return static_cast<int>(ToProgram(Leave(set, WaitOnRings(set, wait, left))));
+  }
+  errno = saved;
+  return Leave(set, got);
 }
 
 std::uint64_t FromMs(int timeout) {

@@ -204,7 +204,9 @@ int SleepOnAll(const Poll& poll, std::uint64_t left_ns) {
       EpollSet* set = FindSet(item.fd);
       if (set == nullptr || !set->HasRings()) continue;
       Holding hold(set->lock);
-      quiet = hold.Held() && !set->IsReady() && set->ArmAll();
+      if (!hold.Held()) continue;
+      quiet = set->ArmAll() && !set->IsReady();
+      poll.copy[armed].events = static_cast<short>(item.events | kArmed);
       continue;
     }
     // One fast wake object a sleep: the first region's; the others ring by TCP.
@@ -233,7 +235,7 @@ int SleepOnAll(const Poll& poll, std::uint64_t left_ns) {
       AfterSleep(ref);
     }
     EpollSet* set = ref ? nullptr : FindSet(poll.items[i].fd);
-    if (set == nullptr) continue;
+    if (set == nullptr || !(poll.copy[i].events & kArmed)) continue;
     Holding hold(set->lock);
     if (hold.Held()) set->RelaxAll();
   }

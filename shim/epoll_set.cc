@@ -1,7 +1,6 @@
 #include "shim/epoll_set.h"
 
 #include <poll.h>
-#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/random.h>
 
@@ -9,7 +8,6 @@
 #include <cstring>
 
 #include "shim/agent_link.h"
-#include "shim/config.h"
 #include "shim/own_fds.h"
 #include "shim/stream.h"
 #include "shim/sys.h"
@@ -20,11 +18,7 @@ namespace vsocket::shim {
 namespace {
 
 constexpr std::uint32_t kQuietLooks = 4096;  // looks without news before a connection is left to the kernel
-constexpr std::uint32_t kWakeId = 0xfffff;   // tag of a wake object
-constexpr std::uint32_t kChangeId = 0xffffe;  // tag of the set's own eventfd
 constexpr std::uint32_t kKernelEvents = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLPRI | EPOLLET;
-constexpr std::uint32_t kInEvents = EPOLLIN | EPOLLRDNORM;
-constexpr std::uint32_t kOutEvents = EPOLLOUT | EPOLLWRNORM;
 constexpr std::uint32_t kEndEvents = EPOLLHUP | EPOLLERR | EPOLLRDHUP;
 constexpr std::uint32_t kMaxWatches = 0xffff0;
 
@@ -33,10 +27,6 @@ std::atomic<std::uint64_t> ring_changes{1};
 void* Pages(std::size_t size) {
   const long at = Sys(SYS_mmap, nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   return at < 0 && at > -4096 ? nullptr : reinterpret_cast<void*>(at);
-}
-
-bool IsAttached(SockRef ref) {
-  return !ref.Stale() && ref.sock->phase.load(std::memory_order_acquire) == Phase::kAttached;
 }
 
 bool KernelSays(int fd, short events) {
@@ -48,7 +38,7 @@ bool KernelSays(int fd, short events) {
 }  // namespace
 
 void NoteRingChange() {
-  // seq_cst, with BeginSleep: either the sleeper's Refresh sees the change, or we see the sleeper.
+  // seq_cst, with ArmAll: either the sleeper sees the change, or we see the sleeper.
   ring_changes.fetch_add(1, std::memory_order_seq_cst);
   WakeSleepingSets();
 }
@@ -60,6 +50,8 @@ void EpollSet::Reset(int new_epfd) {
   epfd = new_epfd;
   end_ = hot_count_ = rings_ = nested_ = turn_ = free_ = 0;
   wake_count_ = 0;
+  sleepers_ = 0;
+  kick_fd_ = -1;
   seen_attaches_ = 0;
   static std::atomic<std::uint32_t> serial{0};
   waiter_ = 1ULL << 32 | serial.fetch_add(1, std::memory_order_relaxed);
@@ -68,40 +60,14 @@ void EpollSet::Reset(int new_epfd) {
   tag_ &= ~0xfffffULL;
 }
 
-void EpollSet::BeginSleep() {
-  if (SeenOtherThreads() && change_fd_.load(std::memory_order_acquire) < 0) {
-    Holding hold(lock);
-    const long made = hold.Held() && change_fd_.load(std::memory_order_relaxed) < 0 ? Sys(SYS_eventfd2, 0, EFD_CLOEXEC | EFD_NONBLOCK) : -1;
-    if (made >= 0) {
-      const int fd = KeepOwnFd(static_cast<int>(made));
-      struct epoll_event event = {};
-      event.events = EPOLLIN | EPOLLET;
-      event.data.u64 = tag_ | kChangeId;
-      Sys(SYS_epoll_ctl, epfd, EPOLL_CTL_ADD, fd, &event);
-      change_fd_.store(fd, std::memory_order_release);
-    }
-  }
-  sleepers_.fetch_add(1, std::memory_order_seq_cst);
-}
-
-void EpollSet::WakeForChange() {
-  const int fd = change_fd_.load(std::memory_order_acquire);
-  const std::uint64_t one = 1;
-  if (fd >= 0 && sleepers_.load(std::memory_order_seq_cst) != 0) Sys(SYS_write, fd, &one, sizeof one);
-}
-
-bool EpollSet::MayChange() const {
-  return end_ != 0 && GetConfig().upgrade && SeenOtherThreads();
-}
-
 void EpollSet::Free() {
   for (std::uint32_t id = 0; id < end_; ++id) {
     Watch& watch = watches_[id];
     if (watch.fd >= 0 && watch.armed && watch.ref) AfterSleep(watch.ref);
   }
   RetireWakeFdsOf(waiter_);
-  const int change = change_fd_.exchange(-1, std::memory_order_acq_rel);
-  if (change >= 0) DropOwnFd(change);
+  const int kick = kick_fd_.exchange(-1, std::memory_order_acq_rel);
+  if (kick >= 0) DropOwnFd(kick);
   // The arrays stay, for the next set in this place: a thread may still be spinning on them.
   end_ = hot_count_ = rings_ = nested_ = free_ = 0;
   epfd = -1;
@@ -136,7 +102,7 @@ std::uint32_t EpollSet::NewWatch() {
 void EpollSet::OnAdd(int fd, SockRef ref, bool nested, const struct epoll_event& event) {
   const std::uint32_t id = NewWatch();
   if (id == kNotHot) return;
-  watches_[id] = {fd, ref, event.events, event.data.u64, 0, 0, 0, kNotHot, false, false, true, nested, false, false};
+  watches_[id] = {fd, ref, event.events, event.data.u64, 0, 0, 0, 0, kNotHot, false, false, true, nested, false, false};
   SetWatchHint(fd, id);
   if (nested) ++nested_;
   if (ref) ref.sock->watched.store(1, std::memory_order_relaxed);
@@ -179,6 +145,8 @@ int EpollSet::ControlOnRing(int op, int fd, const struct epoll_event* event) {
   if (op == EPOLL_CTL_ADD)
     watch.sticky |= watch.ref.sock->dead.load(std::memory_order_relaxed) != 0 ? static_cast<std::uint32_t>(EPOLLHUP) : 0u;
   Heat(id);
+  // A thread that sleeps on this set has not armed for what is asked now.
+  if (sleepers_ != 0 && (IsReady(watch) || !Arm(watch, WakeTargetOf(watch.ref.sock, waiter_)))) Kick();
   return 0;
 }
 
@@ -226,7 +194,7 @@ void EpollSet::OnDelete(int fd, bool closing) {
 void EpollSet::Heat(std::uint32_t id) {
   Watch& watch = watches_[id];
   watch.quiet = 0;
-  if (watch.armed) {
+  if (watch.armed && sleepers_ == 0) {
     watch.armed = false;
     AfterSleep(watch.ref);
   }
@@ -240,21 +208,6 @@ void EpollSet::Cool(std::uint32_t id) {
   hot_[at] = hot_[--hot_count_];
   watches_[hot_[at]].hot_at = at;
   watches_[id].hot_at = kNotHot;
-}
-
-// Leaves a quiet connection to the kernel: from now on its bell wakes the set.
-bool EpollSet::Park(std::uint32_t id) {
-  Watch& watch = watches_[id];
-  short events = 0;
-  watch.armed = true;
-  if (!PrepareToSleep(watch.ref, watch.fd, watch.events & kInEvents, watch.events & kOutEvents, channel::kTcpBell, &events)) {
-    watch.armed = false;
-    watch.quiet = 0;
-    AfterSleep(watch.ref);
-    return false;
-  }
-  Cool(id);
-  return true;
 }
 
 void EpollSet::ToRing(std::uint32_t id) {
@@ -297,6 +250,7 @@ void EpollSet::ToKernel(std::uint32_t id) {
   watch.on_ring = false;
   --rings_;
   if (watch.hot_at != kNotHot) Cool(id);
+  if (watch.armed) AfterSleep(watch.ref);
   watch.armed = false;
 }
 
@@ -315,6 +269,7 @@ void EpollSet::Refresh() {
 }
 
 std::uint32_t EpollSet::Ready(Watch& watch, bool kernel_ready, std::uint32_t kernel_events) {
+  const std::uint32_t no_room = watch.ref.sock->nospace.load(std::memory_order_relaxed);  // before the look: later ones are later edges
   Readiness now = Look(watch.ref, watch.fd, kernel_ready);
   if (now.in_by_kernel && (watch.events & kInEvents)) now = Look(watch.ref, watch.fd, true);
   watch.sticky |= kernel_events & kEndEvents;
@@ -324,10 +279,11 @@ std::uint32_t EpollSet::Ready(Watch& watch, bool kernel_ready, std::uint32_t ker
   if (ready == 0 || !(watch.events & EPOLLET)) return ready;
   // An edge: bytes that were not there at the last report, room after a send that found none, or what the kernel has just told.
   const bool in_edge = now.in && now.in_mark != watch.in_mark;
-  const bool out_edge = now.out && watch.ref.sock->nospace.exchange(0, std::memory_order_relaxed) != 0;
+  const bool out_edge = now.out && no_room != watch.no_room;
   const bool end_edge = (kernel_events & kEndEvents) != 0;
   if (!watch.fresh && !in_edge && !out_edge && !end_edge) return 0;
   watch.in_mark = now.in_mark;
+  if (now.out) watch.no_room = no_room;
   return ready;
 }
 
@@ -386,7 +342,6 @@ int EpollSet::Translate(struct epoll_event* all, int collected, int from_kernel)
       for (std::uint32_t w = 0; w < wake_count_ && w < 32; ++w) (void)DrainWake(wake_fds_[w]);
       continue;
     }
-    if (id == kChangeId) continue;  // edge-triggered: the count is nothing to us
     if (id >= end_ || watches_[id].fd < 0 || !watches_[id].on_ring) continue;
     Watch& watch = watches_[id];
     if (watch.dormant) {
@@ -412,78 +367,6 @@ int EpollSet::Translate(struct epoll_event* all, int collected, int from_kernel)
     Fire(watch);
   }
   return kept;
-}
-
-bool EpollSet::AnythingNew() const {
-  for (std::uint32_t i = 0; i < hot_count_; ++i) {
-    const Watch& watch = watches_[hot_[i]];
-    if (watch.disabled) continue;
-    if ((watch.events & kInEvents) && RingHasData(watch.ref.sock) &&
-        (!(watch.events & EPOLLET) || watch.in_mark != RingTail(watch.ref.sock)))
-      return true;
-    if ((watch.events & kOutEvents) && (!(watch.events & EPOLLET) || watch.ref.sock->nospace.load(std::memory_order_relaxed)) &&
-        RingHasRoom(watch.ref.sock)) {
-      return true;
-    }
-  }
-  return false;
-}
-
-bool EpollSet::ArmAll() {
-  bool quiet = true;
-  for (std::uint32_t i = 0; i < hot_count_ && quiet; ++i) {
-    Watch& watch = watches_[hot_[i]];
-    if (watch.disabled) continue;
-    const bool edge = (watch.events & EPOLLET) != 0;
-    short events = 0;
-    watch.armed = true;
-    const bool want_out = (watch.events & kOutEvents) && (!edge || watch.ref.sock->nospace.load(std::memory_order_relaxed));
-    if (PrepareToSleep(watch.ref, watch.fd, watch.events & kInEvents, want_out, WakeTargetOf(watch.ref.sock, waiter_), &events)) continue;
-    // For an edge already reported there is nothing to do, but the waiter word must stay armed for what comes after it.
-    if (edge && watch.in_mark == RingTail(watch.ref.sock) && !(want_out && RingHasRoom(watch.ref.sock)) && IsAttached(watch.ref) &&
-        watch.ref.sock->dead.load(std::memory_order_relaxed) == 0) {
-      continue;
-    }
-    quiet = false;
-  }
-  for (std::uint32_t id = 0; nested_ != 0 && id < end_; ++id) {
-    if (!watches_[id].nested) continue;
-    EpollSet* inner = FindSet(watches_[id].fd);
-    if (inner == nullptr || inner == this) continue;
-    Holding hold(inner->lock);
-    if (hold.Held() && (inner->IsReady() || !inner->ArmAll())) quiet = false;
-  }
-  return quiet;
-}
-
-void EpollSet::RelaxAll() {
-  for (std::uint32_t i = 0; i < hot_count_; ++i) {
-    Watch& watch = watches_[hot_[i]];
-    if (!watch.armed) continue;
-    watch.armed = false;
-    AfterSleep(watch.ref);
-  }
-  for (std::uint32_t id = 0; nested_ != 0 && id < end_; ++id) {
-    EpollSet* inner = watches_[id].nested ? FindSet(watches_[id].fd) : nullptr;
-    if (inner == nullptr || inner == this) continue;
-    Holding hold(inner->lock);
-    if (hold.Held()) inner->RelaxAll();
-  }
-}
-
-bool EpollSet::IsReady() {
-  Refresh();
-  for (std::uint32_t i = 0; i < hot_count_; ++i) {
-    Watch& watch = watches_[hot_[i]];
-    if (watch.disabled) continue;
-    const std::uint64_t mark = watch.in_mark;
-    const bool fresh = watch.fresh;
-    const std::uint32_t ready = Ready(watch, true, 0);
-    watch.in_mark = mark;  // looked at, not reported
-    watch.fresh = fresh;
-    if (ready != 0) return true;
-  }
-  return false;
 }
 
 }  // namespace vsocket::shim

@@ -10,6 +10,7 @@
 
 #include <sys/epoll.h>
 
+#include <atomic>
 #include <cstdint>
 
 #include "shim/sock.h"
@@ -22,6 +23,7 @@ struct Watch {
   std::uint32_t events;  // as the program asked
   std::uint64_t data;
   std::uint64_t in_mark;  // EPOLLET: what was reported already
+  std::uint32_t no_room;  // EPOLLET: sends without room (Sock::nospace) after which room was reported
   std::uint32_t sticky;   // EPOLLHUP, EPOLLERR, EPOLLRDHUP as the kernel reported them
   std::uint32_t quiet;    // looks in a row without news
   std::uint32_t hot_at;   // place in `hot`, or kNotHot
@@ -33,6 +35,13 @@ struct Watch {
   bool dormant;           // deleted by the program
 };
 inline constexpr std::uint32_t kNotHot = UINT32_MAX;
+inline constexpr std::uint32_t kWakeId = 0xfffff;  // in a tag: a wake object, or the kick
+inline constexpr std::uint32_t kInEvents = EPOLLIN | EPOLLRDNORM;
+inline constexpr std::uint32_t kOutEvents = EPOLLOUT | EPOLLWRNORM;
+
+[[nodiscard]] inline bool IsAttached(SockRef ref) {
+  return !ref.Stale() && ref.sock->phase.load(std::memory_order_acquire) == Phase::kAttached;
+}
 
 class EpollSet {
  public:
@@ -50,22 +59,24 @@ class EpollSet {
   void Refresh();
   [[nodiscard]] bool HasRings() const { return rings_ != 0; }
   [[nodiscard]] bool HasNested() const { return nested_ != 0; }
+  // No lock needed: who comes after this looks at everything by itself.
+  [[nodiscard]] bool HasSleepers() const { return sleepers_.load(std::memory_order_relaxed) != 0; }
 
   // lock. Events of hot connections, at most `room`; starts where the last call stopped.
   int Collect(struct epoll_event* out, int room);
   // lock. Turns what the kernel returned into what the program is to see, in place; `collected` events before it are not repeated.
   int Translate(struct epoll_event* all, int collected, int from_kernel);
-  // Around a sleep in the kernel: a connection that another thread attaches meanwhile ends it. Begin before Refresh. Not under the lock.
-  void BeginSleep();
-  void EndSleep() { sleepers_.fetch_sub(1, std::memory_order_relaxed); }
-  void WakeForChange();  // any thread
-  // lock. Could a connection of this set get a channel while somebody sleeps on the set?
-  [[nodiscard]] bool MayChange() const;
   // No lock needed: cheap look at the hot rings, for spinning.
   [[nodiscard]] bool AnythingNew() const;
-  // lock. Arms every hot connection for a sleep of this set. False: something is ready. Relax after the sleep, either way.
+  // lock. Arms every hot connection for a thread that is about to sleep on this set. False: something is ready. RelaxAll after the sleep,
+  // either way; the last of several sleepers disarms.
   bool ArmAll();
   void RelaxAll();
+  // lock. By a thread that goes back to the program, perhaps with the news that another sleeper was to be woken for: arms again for those
+  // who still sleep, and wakes one when there is more.
+  void WakeOthers();
+  // No lock. A connection has got a channel, or lost it: whoever sleeps on this set looks whether it is one of its.
+  void WakeForChange();
   // lock. For a poll or an outer set: is anything ready now?
   [[nodiscard]] bool IsReady();
 
@@ -82,6 +93,12 @@ class EpollSet {
   void Heat(std::uint32_t id);
   void Cool(std::uint32_t id);
   bool Park(std::uint32_t id);
+  bool Arm(Watch& watch, std::uint32_t target);
+  bool ArmHot();
+  void Kick();
+  bool MakeKick();
+  [[nodiscard]] bool IsReady(Watch& watch);
+  [[nodiscard]] bool WantsRoom(const Watch& watch) const;
   std::uint32_t Ready(Watch& watch, bool kernel_ready, std::uint32_t kernel_events);
   void Fire(Watch& watch);
   [[nodiscard]] bool IsTag(std::uint64_t data) const { return (data & ~0xfffffULL) == tag_; }
@@ -89,13 +106,13 @@ class EpollSet {
   Watch* watches_ = nullptr;
   std::uint32_t* hot_ = nullptr;
   std::uint32_t capacity_ = 0, end_ = 0, hot_count_ = 0, rings_ = 0, nested_ = 0, turn_ = 0, free_ = 0;
+  std::atomic<std::uint32_t> sleepers_{0};  // threads between ArmAll and RelaxAll
+  std::atomic<int> kick_fd_{-1};  // in the kernel's set from the first time that a sleeper must be woken by this side
   std::uint64_t tag_ = 0;
   std::uint64_t seen_attaches_ = 0;
   std::uint64_t waiter_ = 0;  // names this set among the waiters of wake_fds.h
   int wake_fds_[32] = {};     // the latest wake objects in the kernel's set, to be emptied
   std::uint32_t wake_count_ = 0;
-  std::atomic<std::uint32_t> sleepers_{0};
-  std::atomic<int> change_fd_{-1};  // an eventfd in the kernel's set
 };
 
 // The set behind an epoll descriptor, if the shim follows it; made by the first connection added.
@@ -113,7 +130,7 @@ void ForgetWatches(int fd, SockRef ref);
 std::uint32_t WatchHint(int fd);
 void SetWatchHint(int fd, std::uint32_t id);
 
-// Counted by Attach and by the way back: sets look again when it has moved, and those that sleep are woken.
+// Counted by Attach and by the way back: sets look again when it has moved, and those that are slept on are woken.
 void NoteRingChange();
 std::uint64_t RingChanges();
 

@@ -24,6 +24,10 @@ ssize_t TryReceive(SockRef ref, int fd, const struct iovec* parts, int count, in
 // Sends what there is room for. -EAGAIN: no room. -EPIPE: the caller raises SIGPIPE.
 ssize_t TrySend(SockRef ref, int fd, const struct iovec* parts, int count, int flags);
 
+// For a send that will not wait for the room it did not find: the next room is an edge for EPOLLET, and whoever sleeps already, for bytes or
+// because there was room, is rung for it. True: there is room by now, try again.
+bool RoomAfterAll(SockRef ref);
+
 // Fills the ring in place from a file. *offset may be null (the file's own position). As TrySend otherwise.
 ssize_t TrySendFile(SockRef ref, int fd, int in_fd, off_t* offset, size_t size);
 
@@ -33,8 +37,7 @@ struct Readiness {
   bool out = false;           // a send would not block, and there is room worth a wake-up
   bool in_by_kernel = false;  // the direction is on TCP: ask the kernel
   bool out_by_kernel = false;
-  std::uint64_t in_mark = 0;   // grows when bytes arrive by the ring: edges for EPOLLET
-  std::uint64_t out_mark = 0;  // grows when room appears
+  std::uint64_t in_mark = 0;  // stream position up to which bytes have arrived, by ring or TCP: it grows with each edge for EPOLLET
 };
 Readiness Look(SockRef ref, int fd, bool kernel_ready);
 

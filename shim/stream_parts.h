@@ -1,6 +1,7 @@
 // What the halves of the stream share; for stream_*.cc only.
 #pragma once
 
+#include "channel/gate.h"
 #include "channel/wake.h"
 #include "shim/stream.h"
 
@@ -44,6 +45,10 @@ void TakeFrames(Sock* sock, int fd, const Channel& ch);
 // there already. True when it did.
 bool ConsiderProposal(Sock* sock, int fd, const Channel& ch);
 channel::Proposal LoadProposal(const Channel& ch);
+
+// rx_lock, kTcp. Is there payload (or the end) in the TCP queue, when the kernel says the socket is readable? Skips what was read from the
+// ring already.
+[[nodiscard]] bool PayloadByTcp(Sock* sock, int fd, const Channel& ch);
 
 // rx_lock. In kDraining: back to TCP once the ring is read; tells the peer.
 void ConsiderDrained(Sock* sock, const Channel& ch);

@@ -1,4 +1,5 @@
 // The receiving half: payload by TCP up to a proposal's start, from the ring after it, frames in between.
+#include <poll.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 
@@ -77,6 +78,22 @@ bool NothingLost(const Sock* sock, int fd, const Channel& ch) {
   return by_tcp <= sock->rx.tcp_pos + static_cast<std::uint64_t>(queued);
 }
 
+int SocketError(int fd) {
+  int error = 0;
+  int size = sizeof error;
+  Sys(SYS_getsockopt, fd, SOL_SOCKET, SO_ERROR, &error, &size);
+  return error;
+}
+
+// A sender that died in the middle of a SWITCH: its first bytes stay in the queue, before the end that a look at the queue never meets.
+bool EndsWithinFrame(int fd, std::size_t left) {
+  struct pollfd item = {fd, POLLRDHUP, 0};
+  const struct timespec now = {};
+  if (Sys(SYS_ppoll, &item, 1, &now, nullptr, 0) != 1 || (item.revents & (POLLRDHUP | POLLHUP | POLLERR)) == 0) return false;
+  int queued = 0;
+  return Sys(SYS_ioctl, fd, FIONREAD, &queued) == 0 && queued <= static_cast<int>(left);  // nothing came in between
+}
+
 }  // namespace
 
 int JudgeError(SockRef ref, int fd, int error) {
@@ -95,7 +112,7 @@ int EndError(const Sock* sock, int fd, const Channel& ch, int error) {
   if (sock->dead.load(std::memory_order_relaxed) == kKilled) return error;
   if (ch.mine->proposal_generation.load(std::memory_order_relaxed) == 0) return error;  // no frame of ours was there to be unread
   const std::uint32_t attached = ch.theirs->attached.load(std::memory_order_acquire);
-  const bool left_for_tcp = attached == 0 && ch.theirs->gate.load(std::memory_order_relaxed) == channel::kShut;
+  const bool left_for_tcp = attached == 0 && channel::HasLeft(ch.theirs->gate);
   if (attached == channel::kAborted || left_for_tcp) return error;
   if (ch.theirs->head.load(std::memory_order_acquire) != PublishedPosition(*ch.mine)) return error;
   return NothingLost(sock, fd, ch) ? 0 : error;
@@ -156,9 +173,14 @@ void TakeFrames(Sock* sock, int fd, const Channel& ch) {
     const channel::FrameScan scan = channel::ScanFrames(sock->rx, bytes, static_cast<std::size_t>(seen), sock->in.pos, sock->in.seen_tail);
     if (scan.outcome == channel::FrameScan::Outcome::kBroken) return Kill(sock, fd, "a frame that is none");
     if (scan.consumed != 0) (void)Discard(fd, scan.consumed);
+    sock->bells_seen += static_cast<std::uint32_t>(scan.bells);
     if (sock->rx.mode != RxMode::kRing) {
       sock->framed.store(0, std::memory_order_relaxed);
       ConsiderDrained(sock, ch);
+    }
+    if (scan.consumed < static_cast<std::size_t>(seen) && sock->rx.mode == RxMode::kRing && EndsWithinFrame(fd, seen - scan.consumed)) {
+      if (!channel::RefreshData(sock->in, *ch.theirs)) return Kill(sock, fd, "impossible tail");
+      return NoteKernelEnd(sock, SocketError(fd));
     }
     if (scan.consumed != 0 && sock->sleepers.load(std::memory_order_relaxed) != 0) WakeSleepers(sock);
     if (scan.consumed < static_cast<std::size_t>(seen) || static_cast<std::size_t>(seen) < kFrameBatch) return;

@@ -61,6 +61,8 @@ ssize_t Committed(Sock* sock, int fd, const Channel& ch, std::uint64_t size) {
   sock->ring_tx += size;
   const std::uint32_t waiter = channel::TakeWaiter(ch.theirs->data_waiter);
   if (waiter != channel::kNobody) RingLocked(sock, fd, ch, waiter);
+  // After TakeWaiter's fence: a receiver that left meanwhile has not seen these bytes.
+  if (channel::MustLeave(ch.theirs->gate)) (void)StartLeaving(sock, fd, ch);
   return static_cast<ssize_t>(size);
 }
 
@@ -75,7 +77,6 @@ ssize_t FindRoom(Sock* sock, int fd, const Channel& ch, std::uint64_t wanted, st
     AdjustCapacity(sock, ch, wanted);
   }
   *room = channel::Room(out);
-  if (*room < wanted) sock->nospace.store(1, std::memory_order_relaxed);
   if (*room != 0) return 0;
   if (sock->full_hits < 255) ++sock->full_hits;
   if (!sock->framed.load(std::memory_order_relaxed) && sock->rx_lock.TryAcquire()) {
@@ -105,7 +106,7 @@ ssize_t SettleMode(Sock* sock, int fd, const Channel& ch, std::uint8_t next_byte
     return ErrorForSender(sock);
   }
   if (Ticks() > sock->look_again) LookAround(sock, fd, ch);
-  if (sock->tx.mode == TxMode::kRing && ch.theirs->gate.load(std::memory_order_relaxed) == channel::kShut) {
+  if (sock->tx.mode == TxMode::kRing && channel::MustLeave(ch.theirs->gate)) {
     const int left = StartLeaving(sock, fd, ch);
     if (left != 0) return left;
   }
@@ -159,9 +160,7 @@ bool ConsiderGoingUp(Sock* sock, const Channel& ch, std::uint8_t next_byte) {
 
 bool GoUpNow(Sock* sock, const Channel& ch, std::uint8_t next_byte) {
   if (!MayGoUpNow(sock, ch)) return false;
-  std::uint32_t open = channel::kOpen;
-  const std::uint32_t taken = channel::GateTaken(channel::NextGeneration(sock->tx.generation));
-  if (!ch.theirs->gate.compare_exchange_strong(open, taken, std::memory_order_acq_rel)) return false;
+  if (!channel::Take(ch.theirs->gate, channel::NextGeneration(sock->tx.generation))) return false;
   channel::ProducerState& out = sock->out;
   const channel::Proposal proposal = channel::GoUp(sock->tx, out.pos, next_byte);
   out.seen_head = out.pos;
@@ -177,10 +176,6 @@ bool GoUpNow(Sock* sock, const Channel& ch, std::uint8_t next_byte) {
 }
 
 int StartLeaving(Sock* sock, int fd, const Channel& ch) {
-  if (!channel::RefreshRoom(sock->out, *ch.theirs)) {
-    Kill(sock, fd, "impossible head");
-    return -ECONNRESET;
-  }
   // Bells that nobody has slept on would still be unread when this process dies, and its kernel then drops what it has sent by TCP. (Lock
   // order: only if it is free, or ours.)
   const bool mine = sock->rx_lock.HeldByMe();
@@ -189,7 +184,12 @@ int StartLeaving(Sock* sock, int fd, const Channel& ch) {
     if (!mine) sock->rx_lock.Release();
   }
   if (sock->tx.mode != TxMode::kRing) return sock->dead.load(std::memory_order_relaxed) != 0 ? -ECONNRESET : 0;
-  channel::GoDown(sock->tx, sock->out.seen_head, sock->out.pos);
+  const bool tell = channel::Leave(ch.theirs->gate, sock->tx.generation);
+  if (!channel::RefreshRoom(sock->out, *ch.theirs)) {  // after the gate: the head of one who has gone is final
+    Kill(sock, fd, "impossible head");
+    return -ECONNRESET;
+  }
+  (tell ? channel::GoDown : channel::GoDownSilently)(sock->tx, sock->out.seen_head, sock->out.pos);
   CountDown();
   return Flush(sock, fd, ch);
 }
@@ -212,15 +212,17 @@ int Flush(Sock* sock, int fd, const Channel& ch) {
     if (sent < 0) return NoteSendError(sock, sent);
     channel::SentWhileLeaving(tx, static_cast<std::size_t>(sent));
   }
-  std::uint32_t taken = channel::GateTaken(tx.generation);
-  ch.theirs->gate.compare_exchange_strong(taken, channel::kOpen, std::memory_order_acq_rel);
+  channel::EndLeave(ch.theirs->gate, tx.generation);
   return 0;
 }
 
 int Bell(Sock* sock, int fd, const Channel& ch) {
   if (sock->tx.mode != TxMode::kRing || sock->shut_wr.load(std::memory_order_relaxed)) return 0;
-  ch.mine->bells.fetch_add(1, std::memory_order_relaxed);
-  const long sent = SendNow(fd, &sock->tx.marker, 1, 0);
+  // Counted first: a receiver that leaves waits for those that are on their way, and one that has left gets none (gate.h).
+  ch.mine->bells.fetch_add(1, std::memory_order_seq_cst);
+  const bool gone = channel::KindOf(ch.theirs->gate.load(std::memory_order_seq_cst)) == channel::GateKind::kGone;
+  const long sent = gone ? 0 : SendNow(fd, &sock->tx.marker, 1, 0);
+  if (sent != 1) ch.mine->bells.fetch_sub(1, std::memory_order_seq_cst);
   return sent < 0 ? NoteSendError(sock, sent) : 0;  // EAGAIN: the peer's socket is full of bells, and so readable
 }
 
@@ -234,6 +236,18 @@ void Ring(SockRef ref, int fd, std::uint32_t target) {
   Channel ch;
   if (!tx.Held() || ref.Stale() || !OpenChannel(ref.sock, &ch)) return;
   RingLocked(ref.sock, fd, ch, target);
+}
+
+bool RoomAfterAll(SockRef ref) {
+  Sock* sock = ref.sock;
+  Holding tx(sock->tx_lock);
+  Channel ch;
+  if (!tx.Held() || ref.Stale() || !OpenChannel(sock, &ch)) return false;
+  sock->nospace.fetch_add(1, std::memory_order_relaxed);
+  if (sock->tx.mode != TxMode::kRing || sock->sleepers.load(std::memory_order_relaxed) == 0) return false;
+  // Several may sleep, and with different wake objects: all of them watch TCP.
+  channel::Arm(ch.mine->space_waiter, channel::kTcpBell);
+  return channel::RefreshRoom(sock->out, *ch.theirs) && channel::Room(sock->out) >= channel::WritableRoom(sock->out.capacity_log2);
 }
 
 ssize_t TrySend(SockRef ref, int fd, const struct iovec* parts, int count, int flags) {

@@ -18,8 +18,6 @@
 namespace vsocket::shim {
 namespace {
 
-constexpr std::uint64_t kHandOverNs = 10ULL * 1000 * 1000 * 1000;  // how long a hand-over waits for a peer that does not run
-
 int GetOption(int fd, int level, int name) {
   int value = 0;
   int size = sizeof value;
@@ -30,22 +28,12 @@ void SetOption(int fd, int level, int name, int value) {
   Sys(SYS_setsockopt, fd, level, name, &value, sizeof value);
 }
 
-// rx_lock. Is there payload (or the end) in the TCP queue, when the kernel says the socket is readable?
-bool PayloadByTcp(Sock* sock, int fd, const Channel& ch) {
-  std::uint8_t byte = 0;
-  while (sock->rx.tcp_pos < sock->in.pos) {
-    const long skipped = Sys(SYS_recvfrom, fd, nullptr, sock->in.pos - sock->rx.tcp_pos, MSG_TRUNC | MSG_DONTWAIT, nullptr, nullptr);
-    if (skipped == -EAGAIN) return false;
-    if (skipped <= 0) {
-      NoteKernelEnd(sock, static_cast<int>(-skipped));
-      return true;
-    }
-    sock->rx.tcp_pos += static_cast<std::uint64_t>(skipped);
-  }
-  const long seen = Sys(SYS_recvfrom, fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT, nullptr, nullptr);
-  if (seen == -EAGAIN) return false;
-  if (seen <= 0) NoteKernelEnd(sock, static_cast<int>(-seen));  // a look takes the error off the kernel: the program's next call sees ours
-  return seen != 1 || channel::PayloadBound(sock->rx, LoadProposal(ch)) != 0;
+// rx_lock, kTcp, any replay skipped. Payload bytes in the TCP queue.
+std::uint64_t QueuedPayload(Sock* sock, int fd, const Channel& ch) {
+  int queued = 0;
+  Sys(SYS_ioctl, fd, FIONREAD, &queued);
+  const std::uint64_t bound = channel::PayloadBound(sock->rx, LoadProposal(ch));
+  return static_cast<std::uint64_t>(queued) < bound ? static_cast<std::uint64_t>(queued) : bound;
 }
 
 void LookIn(Sock* sock, int fd, const Channel& ch, bool kernel_ready, Readiness* ready) {
@@ -61,7 +49,7 @@ void LookIn(Sock* sock, int fd, const Channel& ch, bool kernel_ready, Readiness*
         ready->in = sock->error.load(std::memory_order_relaxed) != 0 || PayloadByTcp(sock, fd, ch);
         if (!ready->in && ConsiderProposal(sock, fd, ch)) continue;
       }
-      ready->in_mark = sock->in.pos;
+      ready->in_mark = sock->in.pos + (ready->in ? QueuedPayload(sock, fd, ch) : 0);
       return;
     }
     if (!channel::RefreshData(sock->in, *ch.theirs)) {
@@ -84,12 +72,11 @@ void LookOut(Sock* sock, int fd, const Channel& ch, Readiness* ready) {
     ready->out = true;
     return;
   }
-  if (sock->tx.mode == TxMode::kRing && ch.theirs->gate.load(std::memory_order_relaxed) == channel::kShut) (void)StartLeaving(sock, fd, ch);
+  if (sock->tx.mode == TxMode::kRing && channel::MustLeave(ch.theirs->gate)) (void)StartLeaving(sock, fd, ch);
   if (Ticks() > sock->look_again) LookAround(sock, fd, ch);
   if (sock->tx.mode == TxMode::kLeaving) (void)Flush(sock, fd, ch);
   if (sock->tx.mode != TxMode::kRing) {
     ready->out_by_kernel = true;
-    ready->out_mark = sock->out.pos;
     return;
   }
   if (!channel::RefreshRoom(sock->out, *ch.theirs)) {
@@ -98,29 +85,26 @@ void LookOut(Sock* sock, int fd, const Channel& ch, Readiness* ready) {
     return;
   }
   ready->out = channel::Room(sock->out) >= channel::WritableRoom(sock->out.capacity_log2);
-  ready->out_mark = sock->out.seen_head;
-}
-
-// Both locks. The kernel's socket is all there is from here on.
-void BackToPlain(Sock* sock, int fd, const Channel& ch, channel::Reason reason) {
-  ch.mine->attached.store(0, std::memory_order_release);
-  SetOption(fd, IPPROTO_TCP, TCP_NODELAY, sock->nodelay.load(std::memory_order_relaxed));
-  sock->plain_tx.store(sock->out.pos, std::memory_order_relaxed);
-  sock->plain_rx.store(sock->in.pos, std::memory_order_relaxed);
-  sock->framed.store(0, std::memory_order_relaxed);
-  SendRelease(sock, reason);
-  sock->phase.store(Phase::kPlain, std::memory_order_release);
-  NoteRingChange();
-  LetGoRegion(sock->region, sock->region_id);
-}
-
-void PollOnce(int fd, short events) {
-  struct pollfd item = {fd, events, 0};
-  const struct timespec patience = {0, 50 * 1000 * 1000};
-  Sys(SYS_ppoll, &item, 1, &patience, nullptr, 0);
 }
 
 }  // namespace
+
+bool PayloadByTcp(Sock* sock, int fd, const Channel& ch) {
+  std::uint8_t byte = 0;
+  while (sock->rx.tcp_pos < sock->in.pos) {
+    const long skipped = Sys(SYS_recvfrom, fd, nullptr, sock->in.pos - sock->rx.tcp_pos, MSG_TRUNC | MSG_DONTWAIT, nullptr, nullptr);
+    if (skipped == -EAGAIN) return false;
+    if (skipped <= 0) {
+      NoteKernelEnd(sock, static_cast<int>(-skipped));
+      return true;
+    }
+    sock->rx.tcp_pos += static_cast<std::uint64_t>(skipped);
+  }
+  const long seen = Sys(SYS_recvfrom, fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT, nullptr, nullptr);
+  if (seen == -EAGAIN) return false;
+  if (seen <= 0) NoteKernelEnd(sock, static_cast<int>(-seen));  // a look takes the error off the kernel: the program's next call sees ours
+  return seen != 1 || channel::PayloadBound(sock->rx, LoadProposal(ch)) != 0;
+}
 
 void Kill(Sock* sock, int fd, const char* why) {
   if (sock->dead.exchange(kKilled, std::memory_order_relaxed) == kKilled) return;
@@ -140,17 +124,20 @@ bool Attach(Sock* sock, int fd, const Channel& ch, std::uint64_t sent, std::uint
   sock->in = {};
   sock->in.pos = sock->in.seen_tail = received;
   sock->rx = {};
+  sock->bells_seen = 0;
   sock->rx.tcp_pos = received;
   sock->out = {};
   sock->out.pos = sock->out.seen_head = sent;
   sock->tx = {};
   // A BELL that Nagle holds back for the last one's acknowledgement would be a wake-up 40 ms late; a cork would keep it for ever.
   sock->nodelay.store(static_cast<std::uint8_t>(GetOption(fd, IPPROTO_TCP, TCP_NODELAY)), std::memory_order_relaxed);
-  if (GetOption(fd, IPPROTO_TCP, TCP_CORK)) SetOption(fd, IPPROTO_TCP, TCP_CORK, 0);
+  sock->cork.store(static_cast<std::uint8_t>(GetOption(fd, IPPROTO_TCP, TCP_CORK)), std::memory_order_relaxed);
+  if (sock->cork.load(std::memory_order_relaxed)) SetOption(fd, IPPROTO_TCP, TCP_CORK, 0);
   SetOption(fd, IPPROTO_TCP, TCP_NODELAY, 1);
   ch.mine->head.store(received, std::memory_order_relaxed);
   ch.mine->tail.store(sent, std::memory_order_relaxed);
   ch.mine->tcp_sent.store(sent, std::memory_order_relaxed);
+  ch.mine->bells.store(0, std::memory_order_relaxed);
   ch.mine->capacity_log2.store(sock->out.capacity_log2, std::memory_order_relaxed);
   ch.mine->data_waiter.store(channel::kTcpBell, std::memory_order_relaxed);  // whoever waits, knowing us or not, is woken by TCP
   sock->phase.store(Phase::kAttached, std::memory_order_seq_cst);  // before the look at the sleepers: see calls_poll.cc
@@ -210,7 +197,7 @@ bool PrepareToSleep(SockRef ref, int fd, bool want_in, bool want_out, std::uint3
   PollAgent();
   if (sock->dead.load(std::memory_order_relaxed) != 0) return false;
   // The peer may be waiting for this side to leave the ring, and this program may never send again.
-  if (sock->tx.mode == TxMode::kRing && ch.theirs->gate.load(std::memory_order_acquire) == channel::kShut) (void)StartLeaving(sock, fd, ch);
+  if (sock->tx.mode == TxMode::kRing && channel::MustLeave(ch.theirs->gate)) (void)StartLeaving(sock, fd, ch);
   if (sock->tx.mode == TxMode::kLeaving) (void)Flush(sock, fd, ch);
   if (sock->tx.mode == TxMode::kLeaving) *kernel_events |= POLLOUT;
   if (want_out && sock->tx.mode == TxMode::kRing) {
@@ -248,54 +235,6 @@ void AfterSleep(SockRef ref) {
   if (ref.sock->sleepers.fetch_sub(1, std::memory_order_relaxed) != 1 || ref.Stale() || !OpenChannel(ref.sock, &ch)) return;
   channel::Disarm(ch.mine->data_waiter);
   channel::Disarm(ch.mine->space_waiter);
-}
-
-void LeaveForGood(SockRef ref, int fd, channel::Reason reason) {
-  Sock* sock = ref.sock;
-  std::uint16_t none = 0;
-  sock->pinned.compare_exchange_strong(none, static_cast<std::uint16_t>(reason), std::memory_order_relaxed);
-  const std::uint64_t give_up = MonotonicNs() + kHandOverNs;
-  std::uint32_t gate = channel::kShut;  // the one the peer had taken, once that is known
-  std::uint64_t replay_end = 0;         // what was given up of the ring comes again by TCP up to here
-  for (bool first = true;; first = false) {
-    Holding rx(sock->rx_lock);
-    Holding tx(sock->tx_lock);
-    Channel ch;
-    if (!rx.Held() || !tx.Held() || ref.Stale()) return;
-    if (sock->phase.load(std::memory_order_relaxed) != Phase::kAttached) {
-      if (first) SendNote(sock, reason);
-      return;
-    }
-    if (!OpenChannel(sock, &ch) || sock->dead.load(std::memory_order_relaxed) != 0) return;
-    // The gate first: whether or not the peer is on the ring now, it cannot come back to it.
-    if (first) gate = ch.mine->gate.exchange(channel::kShut, std::memory_order_acq_rel);
-    // A SWITCH wakes the peer to see the gate, whatever it waits with; a direction that is on TCP goes up just to send one.
-    if (first && sock->tx.mode == TxMode::kTcp && channel::IsGateTaken(gate)) (void)GoUpNow(sock, ch, 0);
-    if (sock->tx.mode == TxMode::kRing) (void)StartLeaving(sock, fd, ch);
-    if (sock->tx.mode == TxMode::kLeaving) (void)Flush(sock, fd, ch);
-    (void)ConsiderProposal(sock, fd, ch);
-    TakeFrames(sock, fd, ch);
-    if (sock->rx.mode == RxMode::kDraining) {
-      replay_end = sock->rx.drain_until;
-      channel::AbandonRing(sock->rx);
-      ConsiderDrained(sock, ch);
-    }
-    if (sock->rx.mode == RxMode::kTcp) (void)PayloadByTcp(sock, fd, ch);  // skips what was read from the ring already
-    const bool switched = sock->rx.mode == RxMode::kTcp && sock->rx.tcp_pos == sock->in.pos &&
-                          LoadProposal(ch).generation == sock->rx.generation &&
-                          (!channel::IsGateTaken(gate) || channel::GateTaken(sock->rx.generation) == gate);
-    int queued = 0;
-    Sys(SYS_ioctl, fd, FIONREAD, &queued);
-    const bool replayed = sock->in.pos + static_cast<std::uint64_t>(queued) >= replay_end;
-    const bool ended = sock->fin_seen.load(std::memory_order_relaxed) != 0;
-    const bool all_sent = sock->tx.mode == TxMode::kTcp || sock->shut_wr.load(std::memory_order_relaxed) != 0;
-    if (all_sent && replayed && (switched || (ended && channel::Available(sock->in) == 0))) return BackToPlain(sock, fd, ch, reason);
-    if (ended || MonotonicNs() > give_up) return Kill(sock, fd, "no hand-over in time");  // what is only in the ring would be lost unseen
-    const short events = static_cast<short>(POLLIN | (sock->tx.mode == TxMode::kLeaving ? POLLOUT : 0));
-    tx.Unlock();
-    rx.Unlock();
-    PollOnce(fd, events);
-  }
 }
 
 void FinishSock(Sock* sock, int fd) {

@@ -207,6 +207,7 @@ ssize_t Send(SockRef ref, int fd, const struct iovec* parts, int count, int flag
     if (sent < 0 && sent != -EAGAIN) return done != 0 ? AnswerNow(ref, done, sent) : sent;
     if (!checked && !MayWait(fd, flags)) {
       if (sent > 0) continue;  // a ring may grow, or the direction change, between two attempts; only EAGAIN is the end
+      if (RoomAfterAll(ref)) continue;
       return done != 0 ? static_cast<ssize_t>(done) : -EAGAIN;
     }
     checked = true;
@@ -228,7 +229,10 @@ ssize_t SendFile(SockRef ref, int fd, int in_fd, off_t* offset, size_t size) {
     if (sent == 0) break;
     if (sent < 0 && sent != -EAGAIN) return done != 0 ? AnswerNow(ref, done, sent) : sent;
     if (sent > 0) continue;
-    if (!checked && !MayWait(fd, 0)) return done != 0 ? static_cast<ssize_t>(done) : -EAGAIN;
+    if (!checked && !MayWait(fd, 0)) {
+      if (RoomAfterAll(ref)) continue;
+      return done != 0 ? static_cast<ssize_t>(done) : -EAGAIN;
+    }
     checked = true;
     const ssize_t waited = WaitFor(ref, fd, false, &deadline);
     if (waited < 0) return done != 0 ? static_cast<ssize_t>(done) : waited;

@@ -27,7 +27,12 @@ from procs import Process, wait_until  # noqa: E402
 
 BIN = ""
 HTTP = "127.0.0.1:9809"  # free: the test has a network namespace of its own
+HOLD_NETNS = """
+import socket, sys
 SO_NETNS_COOKIE = 71
+print(int.from_bytes(socket.socket().getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, 8), "little"), flush=True)
+sys.stdin.read()
+"""
 POLICY = """\
 apiVersion: networking.k8s.io/v1
 kind: NetworkPolicy
@@ -210,9 +215,7 @@ class Life(AgentCase):
 
     def stored_pod(self):
         """A pod that an earlier agent knew, in the network namespace of a sleeping process. Gives its uid."""
-        argv = ["unshare", "--net", sys.executable, "-c",
-                f"import socket; s = socket.socket(); print(int.from_bytes(s.getsockopt(socket.SOL_SOCKET, {SO_NETNS_COOKIE}, 8), 'little'), "
-                "flush=True); __import__('sys').stdin.read()"]
+        argv = ["unshare", "--net", sys.executable, "-c", HOLD_NETNS]
         holder = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.addCleanup(holder.communicate)
         cookie = int(holder.stdout.readline())

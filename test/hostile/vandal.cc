@@ -1,5 +1,7 @@
 #include "test/hostile/vandal.h"
 
+#include "channel/gate.h"
+
 #include <atomic>
 #include <cstring>
 #include <iterator>
@@ -14,7 +16,7 @@ void Vandal::Attach() {
 
 void Vandal::Propose(std::uint64_t start, std::uint8_t marker, std::uint64_t bytes) {
   SideWords& mine = Mine();
-  Theirs().gate.store(channel::GateTaken(1));
+  Theirs().gate.store(channel::GateWord(channel::GateKind::kTaken, 1));
   mine.capacity_log2.store(channel::kRingMinLog2);
   mine.tail.store(start + bytes, std::memory_order_release);
   mine.proposal_start.store(start);

@@ -20,7 +20,7 @@ class RedisSuite(Suite):
         self.tree = debian_source("redis", context.sources)
         for program in PROGRAMS:
             link = os.path.join(self.tree, "src", program)
-            if not os.path.exists(link):
+            if not os.path.lexists(link):
                 os.symlink(f"/usr/bin/{program}", link)
 
     def units(self, short):

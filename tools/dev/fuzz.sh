@@ -10,6 +10,7 @@ for argument in "$@"; do
 done
 ensure_packages
 configure fuzz
+ninja -C build/fuzz build.ninja >build/fuzz.configure.log || die "cmake failed; see build/fuzz.configure.log"  # a new target is seen
 # CMake's own order-only targets end in the same name; no program of ours begins with "cmake_".
 mapfile -t targets < <(ninja -C build/fuzz -t targets all |
   sed -n '/^cmake_/d; s/^\([A-Za-z0-9_]*_fuzz\): phony$/\1/p' | sort -u)

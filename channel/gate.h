@@ -1,0 +1,107 @@
+// The gate: who may use a direction's ring, and how a receiver leaves it for good. One word of the receiver's SideWords, that both sides
+// change by compare-and-swap only.
+//
+//   kOpen       nobody is on the ring                       sender: Take -> kTaken
+//   kTaken      the sender is up, or about to be            sender: Leave -> kSwitching; receiver: Shut -> kShut
+//   kSwitching  its SWITCH is on the way                    sender: EndLeave -> kOpen; receiver: Shut -> kShut
+//   kShut       the receiver must have TCP                  sender: Leave -> kAnswered (SWITCH); receiver: Go -> kGone
+//   kGone       the receiver has left, with nothing unread  sender: Leave -> kResumed (no SWITCH); receiver: ComeBack -> kShut
+//   kAnswered, kResumed: the sender has seen it; for good
+//
+// Go is for a receiver whose sender's program does nothing: the ring is drained, so no SWITCH is needed if the sender can never publish
+// unseen. The two meet as in wake.h: the receiver stores kGone, fences and looks at the tail again (and comes back if it has moved); the
+// sender publishes, fences and looks at the gate. Either the receiver sees the bytes, or the sender sees kGone and sends them by TCP, from
+// the receiver's head on.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+
+namespace vsocket::channel {
+
+enum class GateKind : std::uint32_t { kOpen = 0, kShut = 1, kTaken = 2, kGone = 3, kSwitching = 4, kAnswered = 5, kResumed = 7 };
+
+// The word: generation << 3 | kind. The generation is the sender's, in kTaken and kSwitching; else 0.
+constexpr std::uint32_t GateWord(GateKind kind, std::uint32_t generation = 0) {
+  return generation << 3 | static_cast<std::uint32_t>(kind);
+}
+constexpr GateKind KindOf(std::uint32_t word) {
+  return static_cast<GateKind>(word & 7);
+}
+constexpr std::uint32_t GenerationBits(std::uint32_t generation) {
+  return generation << 3 >> 3;
+}
+// The sender is on the ring, or its SWITCH is still to come, in this generation (its low 29 bits); 0: neither.
+constexpr std::uint32_t HeldGeneration(std::uint32_t word) {
+  return KindOf(word) == GateKind::kTaken || KindOf(word) == GateKind::kSwitching ? word >> 3 : 0;
+}
+
+using Gate = std::atomic<std::uint32_t>;
+
+[[nodiscard]] inline bool Change(Gate& gate, std::uint32_t from, std::uint32_t to) {
+  return gate.compare_exchange_strong(from, to, std::memory_order_seq_cst);
+}
+
+// Sender. False: the receiver does not want it.
+[[nodiscard]] inline bool Take(Gate& gate, std::uint32_t generation) {
+  return Change(gate, GateWord(GateKind::kOpen), GateWord(GateKind::kTaken, generation));
+}
+
+// Sender: does the receiver wait for it to leave the ring, or has it left itself?
+[[nodiscard]] inline bool MustLeave(const Gate& gate) {
+  const GateKind kind = KindOf(gate.load(std::memory_order_seq_cst));
+  return kind == GateKind::kShut || kind == GateKind::kGone;
+}
+
+// Sender, about to leave the ring. True: a SWITCH must say so. False: the receiver reads TCP already, from its head on.
+[[nodiscard]] inline bool Leave(Gate& gate, std::uint32_t generation) {
+  for (int attempt = 0; attempt < 64; ++attempt) {  // an honest receiver changes it at most a few times
+    const std::uint32_t word = gate.load(std::memory_order_seq_cst);
+    switch (KindOf(word)) {
+      case GateKind::kTaken:
+        if (Change(gate, word, GateWord(GateKind::kSwitching, generation))) return true;
+        break;
+      case GateKind::kShut:
+        if (Change(gate, word, GateWord(GateKind::kAnswered))) return true;
+        break;
+      case GateKind::kGone:
+        if (Change(gate, word, GateWord(GateKind::kResumed))) return false;
+        break;
+      default:
+        return true;
+    }
+  }
+  return true;
+}
+
+// Sender: SWITCH and replay are out.
+inline void EndLeave(Gate& gate, std::uint32_t generation) {
+  (void)Change(gate, GateWord(GateKind::kSwitching, generation), GateWord(GateKind::kOpen));
+}
+
+// Receiver: from here on the sender cannot go up, and leaves at its next look. Returns what the gate said before.
+inline std::uint32_t Shut(Gate& gate) {
+  std::uint32_t word = gate.load(std::memory_order_seq_cst);
+  while (KindOf(word) == GateKind::kOpen || KindOf(word) == GateKind::kTaken || KindOf(word) == GateKind::kSwitching) {
+    if (gate.compare_exchange_weak(word, GateWord(GateKind::kShut), std::memory_order_seq_cst)) break;
+  }
+  return word;
+}
+
+// Receiver, with nothing unread: leaves without the sender. False: the sender is answering. After it, look at the tail again.
+[[nodiscard]] inline bool Go(Gate& gate) {
+  return Change(gate, GateWord(GateKind::kShut), GateWord(GateKind::kGone));
+}
+
+// Receiver, that found bytes after Go: waits for a SWITCH after all. False: the sender has seen kGone, and sends them by TCP.
+[[nodiscard]] inline bool ComeBack(Gate& gate) {
+  return Change(gate, GateWord(GateKind::kGone), GateWord(GateKind::kShut));
+}
+
+// A receiver that has left for good does not say what it reads by TCP.
+[[nodiscard]] inline bool HasLeft(const Gate& gate) {
+  const GateKind kind = KindOf(gate.load(std::memory_order_relaxed));
+  return kind != GateKind::kOpen && kind != GateKind::kTaken && kind != GateKind::kSwitching;
+}
+
+}  // namespace vsocket::channel

@@ -1,0 +1,339 @@
+// Edge-triggered and one-shot epoll, as nginx, libuv and thread pools use it: who was told that a connection is ready, and has used that
+// up, must be told again when it is ready again. Every test must pass bare, with the shim, and on rings (epoll_ring_test.py runs it in a
+// pod and looks at the counters afterwards). A test fails when nobody is told anything for kPatienceMs while bytes are under way.
+#include <arpa/inet.h>
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <semaphore.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/sendfile.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cerrno>
+#include <cstdlib>
+#include <memory>
+#include <random>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "base/unique_fd.h"
+#include "shim/testing/lifecycle_peer.h"
+
+namespace vsocket::shim {
+namespace {
+
+constexpr int kPatienceMs = 5000;
+constexpr std::size_t kMostAtOnce = 1 << 17;
+constexpr std::size_t kLongest = 4000000;
+constexpr std::uint32_t kEdges = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET;
+
+void Fill(std::uint8_t* into, std::size_t size, std::uint64_t position) {
+  for (std::size_t i = 0; i < size; ++i) into[i] = PatternAt(position + i);
+}
+
+bool IsPattern(const std::uint8_t* bytes, std::size_t size, std::uint64_t position) {
+  for (std::size_t i = 0; i < size; ++i) {
+    if (bytes[i] != PatternAt(position + i)) return false;
+  }
+  return true;
+}
+
+// Both ends of a connection, in this process.
+class EpollEdgesTest : public ::testing::Test {
+ protected:
+  void Connect() {
+    const char* given = std::getenv("LIFECYCLE_ADDRESS");
+    const UniqueFd listener(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    sockaddr_in at{};
+    socklen_t size = sizeof at;
+    at.sin_family = AF_INET;
+    ::inet_pton(AF_INET, given != nullptr ? given : "127.0.0.1", &at.sin_addr);
+    ASSERT_EQ(::bind(listener.Get(), reinterpret_cast<sockaddr*>(&at), sizeof at), 0);
+    ASSERT_EQ(::listen(listener.Get(), 1), 0);
+    ASSERT_EQ(::getsockname(listener.Get(), reinterpret_cast<sockaddr*>(&at), &size), 0);
+    client_ = UniqueFd(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    ASSERT_EQ(::connect(client_.Get(), reinterpret_cast<sockaddr*>(&at), sizeof at), 0);
+    server_ = UniqueFd(::accept4(listener.Get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+    ASSERT_GE(server_.Get(), 0);
+    epoll_ = UniqueFd(::epoll_create1(EPOLL_CLOEXEC));
+  }
+
+  // Bytes back and forth until the connection is on its ring, where that is possible. Both descriptors as they are.
+  void WarmUp() const {
+    std::uint8_t bytes[64];
+    for (int round = 0; round < 400; ++round) {
+      ASSERT_TRUE(WriteAll(client_.Get(), bytes, sizeof bytes));
+      for (std::size_t got = 0; got < sizeof bytes;) {
+        const ssize_t one = ::read(server_.Get(), bytes, sizeof bytes - got);
+        if (one > 0) got += static_cast<std::size_t>(one);
+      }
+      ASSERT_TRUE(WriteAll(server_.Get(), bytes, sizeof bytes));
+      ASSERT_TRUE(ReadAll(client_.Get(), bytes, sizeof bytes));
+    }
+  }
+
+  static void SetNonBlocking(int fd) { ASSERT_EQ(::fcntl(fd, F_SETFL, ::fcntl(fd, F_GETFL) | O_NONBLOCK), 0); }
+
+  void Watch(int fd, std::uint32_t events, int op = EPOLL_CTL_ADD) const {
+    epoll_event event{};
+    event.events = events;
+    event.data.fd = fd;
+    ASSERT_EQ(::epoll_ctl(epoll_.Get(), op, fd, &event), 0);
+  }
+
+  UniqueFd client_, server_, epoll_;
+  std::atomic<bool> stop_{false};
+};
+
+// One end of a stream in an event loop that believes epoll(7): after a short read or write, the next event says when to go on.
+struct End {
+  int fd = -1;
+  bool readable = true;
+  bool writable = true;
+  std::uint64_t sent = 0;
+  std::uint64_t to_send = 0;
+  std::uint64_t received = 0;
+  std::uint64_t to_receive = 0;
+
+  [[nodiscard]] bool Done() const { return sent == to_send && received == to_receive; }
+};
+
+class Loop {
+ public:
+  // `file`: the pattern from its beginning. It is never written again: TCP refers to its pages.
+  Loop(unsigned seed, int file) : random_(seed), file_(file) {}
+
+  std::size_t Below(std::size_t limit) { return random_() % limit; }
+  std::size_t Size() { return 1 + Below(Below(4) == 0 ? kMostAtOnce : 3000); }
+
+  // False: there was nothing to do.
+  bool Write(End* end) {
+    if (!end->writable || end->sent == end->to_send) return false;
+    const std::size_t size = std::min<std::uint64_t>(Size(), end->to_send - end->sent);
+    Fill(buffer_, size, end->sent);
+    ssize_t sent;
+    switch (Below(3)) {
+      case 0:
+        sent = ::write(end->fd, buffer_, size);
+        break;
+      case 1: {
+        iovec parts[2] = {{buffer_, size / 3}, {buffer_ + size / 3, size - size / 3}};
+        sent = ::writev(end->fd, parts, 2);
+        break;
+      }
+      default:
+        off_t at = static_cast<off_t>(end->sent);
+        sent = ::sendfile(end->fd, file_, &at, size);
+    }
+    if (sent > 0) end->sent += static_cast<std::uint64_t>(sent);
+    EXPECT_TRUE(sent >= 0 || errno == EAGAIN) << errno;
+    if (sent < static_cast<ssize_t>(size)) end->writable = false;
+    return true;
+  }
+
+  bool Read(End* end) {
+    if (!end->readable || end->received == end->to_receive) return false;
+    const std::size_t size = Size();
+    const ssize_t got = ::read(end->fd, buffer_, size);
+    if (got > 0) {
+      EXPECT_TRUE(IsPattern(buffer_, static_cast<std::size_t>(got), end->received)) << "after byte " << end->received;
+      end->received += static_cast<std::uint64_t>(got);
+    }
+    EXPECT_TRUE(got >= 0 || errno == EAGAIN) << errno;
+    EXPECT_NE(got, 0);
+    if (got < static_cast<ssize_t>(size)) end->readable = false;
+    return true;
+  }
+
+ private:
+  std::minstd_rand random_;
+  int file_;
+  std::uint8_t buffer_[kMostAtOnce];
+};
+
+// What the kernel's epoll promises, for any order in which a single thread reads, writes and waits: bulk in both directions, readers that
+// pause until the writer is stuck, and switches to the ring and back wherever the shim makes them.
+TEST_F(EpollEdgesTest, ALoopIsToldOfAllThatComesAfterAShortReadOrWrite) {
+  const UniqueFd file(::memfd_create("pattern", MFD_CLOEXEC));
+  std::vector<std::uint8_t> pattern(kLongest);
+  Fill(pattern.data(), pattern.size(), 0);
+  ASSERT_TRUE(WriteAll(file.Get(), pattern.data(), pattern.size()));
+  for (unsigned seed = 1; seed <= 60 && !HasFailure(); ++seed) {
+    Connect();
+    SetNonBlocking(client_.Get());
+    auto loop = std::make_unique<Loop>(seed, file.Get());
+    End ends[2];
+    ends[0].fd = server_.Get();
+    ends[1].fd = client_.Get();
+    ends[0].to_send = ends[1].to_receive = kLongest / 4 + loop->Below(kLongest / 4 * 3);
+    ends[1].to_send = ends[0].to_receive = seed % 2 == 0 ? 100 : 2000000;
+    Watch(server_.Get(), kEdges);
+    Watch(client_.Get(), kEdges);
+    std::size_t reads_of_16 = 16;  // readers pause for a while now and then
+    while ((!ends[0].Done() || !ends[1].Done()) && !HasFailure()) {
+      if (loop->Below(64) == 0) reads_of_16 = loop->Below(17);
+      bool busy = false;
+      for (End& end : ends) {
+        if (loop->Below(2) == 0) busy |= loop->Write(&end);
+        if (loop->Below(16) < reads_of_16) busy |= loop->Read(&end);
+      }
+      if (busy && loop->Below(16) != 0) continue;
+      for (End& end : ends) busy = loop->Write(&end) || loop->Read(&end) || busy;
+      epoll_event events[4];
+      const int count = ::epoll_wait(epoll_.Get(), events, 4, busy ? 0 : kPatienceMs);
+      ASSERT_TRUE(busy || count > 0) << "seed " << seed << ": server sent " << ends[0].sent << " of " << ends[0].to_send << ", client got "
+                                     << ends[1].received << "; client sent " << ends[1].sent << " of " << ends[1].to_send
+                                     << ", server got " << ends[0].received;
+      for (int i = 0; i < count; ++i) {
+        End& end = ends[events[i].data.fd == ends[0].fd ? 0 : 1];
+        if ((events[i].events & EPOLLIN) != 0) end.readable = true;
+        if ((events[i].events & EPOLLOUT) != 0) end.writable = true;
+      }
+    }
+  }
+}
+
+// A dispatcher sleeps in epoll_wait while the thread that it gave the last event to asks for the next one.
+TEST_F(EpollEdgesTest, AnotherThreadArmsAOneShotAgain) {
+  constexpr int kRounds = 3000;
+  Connect();
+  WarmUp();
+  Watch(server_.Get(), EPOLLIN | EPOLLONESHOT);
+  sem_t told;
+  ::sem_init(&told, 0, 0);
+  std::atomic<bool> stop{false}, late{false};
+  std::thread dispatcher([&] {
+    for (int round = 0; round < kRounds; ++round) {
+      epoll_event event{};
+      const int count = ::epoll_wait(epoll_.Get(), &event, 1, kPatienceMs);
+      if (count != 1 || (event.events & EPOLLIN) == 0) late = stop = true;
+      ::sem_post(&told);
+      if (stop) return;
+    }
+  });
+  std::thread worker([&] {
+    for (int round = 0; round < kRounds; ++round) {
+      ::sem_wait(&told);
+      char byte = 0;
+      if (stop || ::read(server_.Get(), &byte, 1) != 1) stop = true;
+      if (stop) return ::shutdown(server_.Get(), SHUT_RDWR), void();
+      // Every other time the answer, and with it the next byte, comes before the new arming.
+      if (round % 2 == 0 && ::write(server_.Get(), &byte, 1) != 1) stop = true;
+      Watch(server_.Get(), EPOLLIN | EPOLLONESHOT, EPOLL_CTL_MOD);
+      if (round % 2 != 0 && ::write(server_.Get(), &byte, 1) != 1) stop = true;
+    }
+  });
+  for (int round = 0; round < kRounds && !stop; ++round) {
+    char byte = static_cast<char>(round);
+    if (::write(client_.Get(), &byte, 1) != 1 || ::read(client_.Get(), &byte, 1) != 1) break;
+  }
+  dispatcher.join();
+  worker.join();
+  EXPECT_FALSE(late) << "a byte was there, the connection armed, and nobody was told";
+}
+
+// The thread that sends is not the one that waits for room.
+TEST_F(EpollEdgesTest, ASleepingThreadIsToldOfRoomThatAnotherNeeds) {
+  constexpr std::uint64_t kBytes = 90000000;
+  constexpr std::uint64_t kPauseEvery = 20000000;  // more than a connection holds
+  Connect();
+  WarmUp();
+  Watch(server_.Get(), kEdges);
+  sem_t room;
+  ::sem_init(&room, 0, 0);
+  std::atomic<bool> stop{false}, late{false};
+  std::atomic<int> waits{0};
+  std::thread dispatcher([&] {
+    while (!stop) {
+      epoll_event event{};
+      const int count = ::epoll_wait(epoll_.Get(), &event, 1, kPatienceMs);
+      if (count == 0) late = stop = true;
+      if (count == 1 && (event.events & EPOLLOUT) != 0) ::sem_post(&room);
+    }
+    ::sem_post(&room);
+    ::shutdown(server_.Get(), SHUT_RDWR);
+  });
+  std::thread reader([&] {
+    std::vector<std::uint8_t> bytes(kMostAtOnce);
+    std::uint64_t received = 0;
+    std::uint64_t pause = kPauseEvery;
+    while (received < kBytes) {
+      if (received >= pause && kBytes - received > kPauseEvery) {
+        pause += kPauseEvery;
+        for (const int before = waits; waits == before && !stop;) std::this_thread::yield();
+      }
+      const ssize_t got = ::read(client_.Get(), bytes.data(), 1 + received % kMostAtOnce);
+      if (got <= 0) return;
+      EXPECT_TRUE(IsPattern(bytes.data(), static_cast<std::size_t>(got), received));
+      received += static_cast<std::uint64_t>(got);
+    }
+    stop = true;
+    EXPECT_EQ(::write(client_.Get(), "", 1), 1);  // an event for the dispatcher
+  });
+  std::vector<std::uint8_t> bytes(kMostAtOnce);
+  for (std::uint64_t sent = 0; sent < kBytes && !stop;) {
+    const std::size_t size = std::min<std::uint64_t>(bytes.size(), kBytes - sent);
+    Fill(bytes.data(), size, sent);
+    const ssize_t now = ::write(server_.Get(), bytes.data(), size);
+    if (now > 0) sent += static_cast<std::uint64_t>(now);
+    if (now >= 0) continue;
+    ASSERT_EQ(errno, EAGAIN);
+    ++waits;
+    ::sem_wait(&room);
+  }
+  reader.join();
+  dispatcher.join();
+  EXPECT_FALSE(late) << "there is room again, and nobody was told; after " << waits << " waits";
+  EXPECT_GT(waits, 0);
+}
+
+// Several threads in epoll_wait on one set: whoever leaves must not take the others' wake-up along.
+TEST_F(EpollEdgesTest, ThreadsShareASet) {
+  constexpr int kThreads = 3;
+  constexpr int kRounds = 3000;
+  Connect();
+  WarmUp();
+  Watch(server_.Get(), EPOLLIN | EPOLLET);
+  const UniqueFd end(::eventfd(0, EFD_CLOEXEC));
+  Watch(end.Get(), EPOLLIN);
+  std::atomic<int> answered{0};
+  std::vector<std::thread> threads;
+  for (int i = 0; i < kThreads; ++i) {
+    threads.emplace_back([&] {
+      for (;;) {
+        epoll_event event{};
+        if (::epoll_wait(epoll_.Get(), &event, 1, -1) != 1 || event.data.fd == end.Get()) return;
+        char byte = 0;
+        while (::read(server_.Get(), &byte, 1) == 1) {
+          ++answered;
+          EXPECT_EQ(::write(server_.Get(), &byte, 1), 1);
+        }
+        // The thread is busy with other things until another has answered: nobody may wait for it to come back.
+        for (const int before = answered; byte % 4 == 3 && answered == before && !stop_;) std::this_thread::yield();
+      }
+    });
+  }
+  bool late = false;
+  for (int round = 0; round < kRounds && !late; ++round) {
+    char byte = static_cast<char>(round % 100);
+    EXPECT_EQ(::write(client_.Get(), &byte, 1), 1);
+    pollfd item = {client_.Get(), POLLIN, 0};
+    late = ::poll(&item, 1, kPatienceMs) != 1 || ::read(client_.Get(), &byte, 1) != 1;
+  }
+  stop_ = true;
+  EXPECT_EQ(::eventfd_write(end.Get(), 1), 0);
+  for (auto& thread : threads) thread.join();
+  EXPECT_FALSE(late) << "a byte was there, threads waited, and none was told; " << answered << " were answered";
+}
+
+}  // namespace
+}  // namespace vsocket::shim

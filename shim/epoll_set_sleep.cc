@@ -1,0 +1,150 @@
+// An epoll set going to sleep: arming its rings for one thread or several, and waking one that sleeps when its set changes.
+#include <sys/eventfd.h>
+
+#include "shim/config.h"
+#include "shim/epoll_set.h"
+#include "shim/own_fds.h"
+#include "shim/stream.h"
+#include "shim/sys.h"
+#include "shim/wake_fds.h"
+
+namespace vsocket::shim {
+
+// For EPOLLET room is news only after a send that found none.
+bool EpollSet::WantsRoom(const Watch& watch) const {
+  if ((watch.events & kOutEvents) == 0) return false;
+  return (watch.events & EPOLLET) == 0 || watch.ref.sock->nospace.load(std::memory_order_relaxed) != watch.no_room;
+}
+
+bool EpollSet::AnythingNew() const {
+  for (std::uint32_t i = 0; i < hot_count_; ++i) {
+    const Watch& watch = watches_[hot_[i]];
+    if (watch.disabled) continue;
+    if ((watch.events & kInEvents) && RingHasData(watch.ref.sock) &&
+        (!(watch.events & EPOLLET) || watch.in_mark != RingTail(watch.ref.sock)))
+      return true;
+    if (WantsRoom(watch) && RingHasRoom(watch.ref.sock)) return true;
+  }
+  return false;
+}
+
+// Leaves a quiet connection to the kernel: from now on its bell wakes the set.
+bool EpollSet::Park(std::uint32_t id) {
+  Watch& watch = watches_[id];
+  if (!Arm(watch, channel::kTcpBell)) {
+    watch.armed = false;
+    watch.quiet = 0;
+    AfterSleep(watch.ref);
+    return false;
+  }
+  Cool(id);
+  return true;
+}
+
+// Prepares the connection for a sleep of whoever sleeps on this set. False: it is ready. `armed` either way.
+bool EpollSet::Arm(Watch& watch, std::uint32_t target) {
+  if (watch.armed) AfterSleep(watch.ref);  // one count a set, however many threads sleep
+  watch.armed = true;
+  const bool want_out = WantsRoom(watch);
+  short events = 0;
+  if (PrepareToSleep(watch.ref, watch.fd, watch.events & kInEvents, want_out, target, &events)) return true;
+  // For an edge already reported there is nothing to do, but the waiter word must stay armed for what comes after it.
+  return (watch.events & EPOLLET) && watch.in_mark == RingTail(watch.ref.sock) && !(want_out && RingHasRoom(watch.ref.sock)) &&
+         IsAttached(watch.ref) && watch.ref.sock->dead.load(std::memory_order_relaxed) == 0;
+}
+
+bool EpollSet::ArmHot() {
+  bool quiet = true;
+  for (std::uint32_t i = 0; i < hot_count_ && quiet; ++i) {
+    Watch& watch = watches_[hot_[i]];
+    if (!watch.disabled) quiet = Arm(watch, WakeTargetOf(watch.ref.sock, waiter_));
+  }
+  for (std::uint32_t id = 0; nested_ != 0 && id < end_; ++id) {
+    Watch& watch = watches_[id];
+    EpollSet* inner = watch.nested ? FindSet(watch.fd) : nullptr;
+    if (inner == nullptr || inner == this) continue;
+    Holding hold(inner->lock);
+    if (!hold.Held()) continue;
+    const bool inner_quiet = watch.armed ? inner->ArmHot() : inner->ArmAll();
+    watch.armed = true;
+    if (!inner_quiet || inner->IsReady()) quiet = false;
+  }
+  return quiet;
+}
+
+bool EpollSet::ArmAll() {
+  if (GetConfig().upgrade && SeenOtherThreads()) (void)MakeKick();
+  sleepers_.fetch_add(1, std::memory_order_seq_cst);
+  return RingChanges() == seen_attaches_ && ArmHot();
+}
+
+void EpollSet::WakeForChange() {
+  if (sleepers_.load(std::memory_order_seq_cst) == 0) return;
+  const int fd = kick_fd_.load(std::memory_order_acquire);
+  const std::uint64_t one = 1;
+  if (fd >= 0) Sys(SYS_write, fd, &one, sizeof one);
+}
+
+void EpollSet::RelaxAll() {
+  if (sleepers_ == 0 || --sleepers_ != 0) return;
+  for (std::uint32_t i = 0; i < hot_count_; ++i) {
+    Watch& watch = watches_[hot_[i]];
+    if (!watch.armed) continue;
+    watch.armed = false;
+    AfterSleep(watch.ref);
+  }
+  for (std::uint32_t id = 0; nested_ != 0 && id < end_; ++id) {
+    Watch& watch = watches_[id];
+    EpollSet* inner = watch.nested && watch.armed ? FindSet(watch.fd) : nullptr;
+    if (inner == nullptr || inner == this) continue;
+    watch.armed = false;
+    Holding hold(inner->lock);
+    if (hold.Held()) inner->RelaxAll();
+  }
+}
+
+void EpollSet::WakeOthers() {
+  if (sleepers_ != 0 && !ArmHot()) Kick();
+}
+
+bool EpollSet::MakeKick() {
+  if (kick_fd_.load(std::memory_order_relaxed) >= 0) return true;
+  const long made = Sys(SYS_eventfd2, 0, EFD_CLOEXEC | EFD_NONBLOCK);
+  if (made < 0) return false;
+  const int fd = KeepOwnFd(static_cast<int>(made));
+  struct epoll_event event = {};
+  event.events = EPOLLIN | EPOLLET;
+  event.data.u64 = tag_ | kWakeId;
+  if (Sys(SYS_epoll_ctl, epfd, EPOLL_CTL_ADD, fd, &event) != 0) {
+    DropOwnFd(fd);
+    return false;
+  }
+  kick_fd_.store(fd, std::memory_order_release);
+  return true;
+}
+
+// An edge in the kernel's set: one thread that sleeps there, or is about to, finds it and looks around.
+void EpollSet::Kick() {
+  const std::uint64_t one = 1;
+  if (MakeKick()) Sys(SYS_write, kick_fd_.load(std::memory_order_relaxed), &one, sizeof one);
+}
+
+bool EpollSet::IsReady(Watch& watch) {
+  if (watch.disabled) return false;
+  const Watch before = watch;
+  const std::uint32_t ready = Ready(watch, true, 0);
+  watch.in_mark = before.in_mark;  // looked at, not reported
+  watch.no_room = before.no_room;
+  watch.fresh = before.fresh;
+  return ready != 0;
+}
+
+bool EpollSet::IsReady() {
+  Refresh();
+  for (std::uint32_t i = 0; i < hot_count_; ++i) {
+    if (IsReady(watches_[hot_[i]])) return true;
+  }
+  return false;
+}
+
+}  // namespace vsocket::shim

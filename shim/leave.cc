@@ -1,0 +1,164 @@
+// A connection leaves its channel for good: both directions go to TCP, so that whoever has the socket next needs to know nothing of rings.
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+
+#include "shim/agent_link.h"
+#include "shim/epoll_set.h"
+#include "shim/stream_parts.h"
+#include "shim/sys.h"
+
+namespace vsocket::shim {
+namespace {
+
+constexpr std::uint64_t kHandOverNs = 10ULL * 1000 * 1000 * 1000;  // how long a hand-over waits for a peer that does not run
+
+void SetOption(int fd, int name, int value) {
+  Sys(SYS_setsockopt, fd, IPPROTO_TCP, name, &value, sizeof value);
+}
+
+// Both locks. The kernel's socket is all there is from here on.
+void BackToPlain(Sock* sock, int fd, const Channel& ch, channel::Reason reason) {
+  ch.mine->attached.store(0, std::memory_order_release);
+  SetOption(fd, TCP_NODELAY, sock->nodelay.load(std::memory_order_relaxed));
+  if (sock->cork.load(std::memory_order_relaxed)) SetOption(fd, TCP_CORK, 1);
+  sock->plain_tx.store(sock->out.pos, std::memory_order_relaxed);
+  sock->plain_rx.store(sock->in.pos, std::memory_order_relaxed);
+  sock->framed.store(0, std::memory_order_relaxed);
+  SendRelease(sock, reason);
+  sock->phase.store(Phase::kPlain, std::memory_order_release);
+  NoteRingChange();
+  LetGoRegion(sock->region, sock->region_id);
+}
+
+std::uint32_t MissingBells(const Sock* sock, const Channel& ch) {
+  return ch.theirs->bells.load(std::memory_order_seq_cst) - sock->bells_seen;
+}
+
+// Is there nothing in the ring that this program has not read, and no frame where it could not be taken from?
+bool NothingToWaitFor(Sock* sock, const Channel& ch) {
+  if (sock->rx.mode == RxMode::kDraining || !channel::RefreshData(sock->in, *ch.theirs)) return false;
+  if (sock->rx.mode == RxMode::kRing) return channel::Available(sock->in) == 0;  // bells are next in the TCP queue
+  // Not entered: payload by TCP comes before. Frames behind it would reach the next owner.
+  const channel::Proposal proposal = LoadProposal(ch);
+  const bool empty = proposal.generation == sock->rx.generation || ch.theirs->tail.load(std::memory_order_acquire) == proposal.start;
+  return empty && MissingBells(sock, ch) == 0;
+}
+
+// The receiving half leaves without the sender, whose program may be doing something else for a long time (gate.h).
+bool GoAlone(Sock* sock, const Channel& ch) {
+  if (!NothingToWaitFor(sock, ch)) return false;
+  channel::Disarm(ch.mine->data_waiter);
+  channel::Disarm(ch.mine->space_waiter);
+  if (!channel::Go(ch.mine->gate)) return false;
+  channel::SleepWakeFence();
+  return NothingToWaitFor(sock, ch) || !channel::ComeBack(ch.mine->gate);
+}
+
+// Bells that were sent before the sender could see that we have gone: exactly those, for payload may be right behind them.
+bool TakeMissingBells(Sock* sock, int fd, const Channel& ch) {
+  const std::uint32_t missing = MissingBells(sock, ch);
+  if (missing == 0) return true;
+  const long taken = Sys(SYS_recvfrom, fd, nullptr, missing, MSG_TRUNC | MSG_DONTWAIT, nullptr, nullptr);
+  if (taken == 0) return true;  // cut off with the rest of the stream
+  if (taken > 0) sock->bells_seen += static_cast<std::uint32_t>(taken);
+  return taken == static_cast<long>(missing);
+}
+
+void PollOnce(int fd, short events) {
+  struct pollfd item = {fd, events, 0};
+  const struct timespec patience = {0, 50 * 1000 * 1000};
+  Sys(SYS_ppoll, &item, 1, &patience, nullptr, 0);
+}
+
+class Leaving {
+ public:
+  Leaving(Sock* sock, int fd) : sock_(sock), fd_(fd) {}
+
+  // Both locks. First of all, once: whether or not the peer is on the ring now, it cannot come back to it.
+  void Begin(const Channel& ch) {
+    held_ = channel::HeldGeneration(channel::Shut(ch.mine->gate));
+    gone_ = GoAlone(sock_, ch);
+    // A SWITCH wakes the peer to see the gate, whatever it waits with; a direction that is on TCP goes up just to send one.
+    if (!gone_ && sock_->tx.mode == TxMode::kTcp && held_ != 0) (void)GoUpNow(sock_, ch, 0);
+  }
+
+  // Both locks. As far as one can get now.
+  void Go(const Channel& ch) {
+    if (sock_->tx.mode == TxMode::kRing) (void)StartLeaving(sock_, fd_, ch);
+    if (sock_->tx.mode == TxMode::kLeaving) (void)Flush(sock_, fd_, ch);
+    if (!gone_) Receive(ch);
+    if (!gone_) gone_ = GoAlone(sock_, ch);
+    bells_taken_ = gone_ && TakeMissingBells(sock_, fd_, ch);
+  }
+
+  [[nodiscard]] bool Done(const Channel& ch) const {
+    const bool all_sent = sock_->tx.mode == TxMode::kTcp || sock_->shut_wr.load(std::memory_order_relaxed) != 0;
+    return all_sent && (bells_taken_ || ReceivedAll(ch));
+  }
+
+ private:
+  void Receive(const Channel& ch) {
+    (void)ConsiderProposal(sock_, fd_, ch);
+    TakeFrames(sock_, fd_, ch);
+    if (sock_->rx.mode == RxMode::kDraining) {
+      replay_end_ = sock_->rx.drain_until;
+      channel::AbandonRing(sock_->rx);
+      ConsiderDrained(sock_, ch);
+    }
+    if (sock_->rx.mode == RxMode::kTcp) (void)PayloadByTcp(sock_, fd_, ch);  // skips what was read from the ring already
+  }
+
+  [[nodiscard]] bool ReceivedAll(const Channel& ch) const {
+    if (gone_) return false;
+    int queued = 0;
+    Sys(SYS_ioctl, fd_, FIONREAD, &queued);
+    const bool replayed = sock_->in.pos + static_cast<std::uint64_t>(queued) >= replay_end_;
+    const bool ended = sock_->fin_seen.load(std::memory_order_relaxed) != 0;
+    const bool switched = sock_->rx.mode == RxMode::kTcp && sock_->rx.tcp_pos == sock_->in.pos &&
+                          LoadProposal(ch).generation == sock_->rx.generation &&
+                          (held_ == 0 || channel::GenerationBits(sock_->rx.generation) == held_);
+    return replayed && (switched || (ended && channel::Available(sock_->in) == 0));
+  }
+
+  Sock* sock_;
+  int fd_;
+  std::uint32_t held_ = 0;        // the generation in which the sender was on the ring
+  bool gone_ = false;             // left without the sender
+  bool bells_taken_ = false;      // gone, and no frame is left in the queue
+  std::uint64_t replay_end_ = 0;  // what was given up of the ring comes again by TCP up to here
+};
+
+}  // namespace
+
+void LeaveForGood(SockRef ref, int fd, channel::Reason reason) {
+  Sock* sock = ref.sock;
+  std::uint16_t none = 0;
+  sock->pinned.compare_exchange_strong(none, static_cast<std::uint16_t>(reason), std::memory_order_relaxed);
+  const std::uint64_t give_up = MonotonicNs() + kHandOverNs;
+  Leaving leaving(sock, fd);
+  for (bool first = true;; first = false) {
+    Holding rx(sock->rx_lock);
+    Holding tx(sock->tx_lock);
+    Channel ch;
+    if (!rx.Held() || !tx.Held() || ref.Stale()) return;
+    if (sock->phase.load(std::memory_order_relaxed) != Phase::kAttached) {
+      if (first) SendNote(sock, reason);
+      return;
+    }
+    if (!OpenChannel(sock, &ch) || sock->dead.load(std::memory_order_relaxed) != 0) return;
+    if (first) leaving.Begin(ch);
+    leaving.Go(ch);
+    if (leaving.Done(ch)) return BackToPlain(sock, fd, ch, reason);
+    const bool ended = sock->fin_seen.load(std::memory_order_relaxed) != 0;
+    if (ended || MonotonicNs() > give_up) return Kill(sock, fd, "no hand-over in time");  // what is only in the ring would be lost unseen
+    const short events = static_cast<short>(POLLIN | (sock->tx.mode == TxMode::kLeaving ? POLLOUT : 0));
+    tx.Unlock();
+    rx.Unlock();
+    PollOnce(fd, events);
+  }
+}
+
+}  // namespace vsocket::shim
