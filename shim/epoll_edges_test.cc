@@ -12,6 +12,7 @@
 #include <sys/mman.h>
 #include <sys/sendfile.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -19,6 +20,7 @@
 #include <atomic>
 #include <cerrno>
 #include <cstdlib>
+#include <ctime>
 #include <memory>
 #include <random>
 #include <string>
@@ -251,7 +253,8 @@ TEST_F(EpollEdgesTest, ASleepingThreadIsToldOfRoomThatAnotherNeeds) {
   sem_t room;
   ::sem_init(&room, 0, 0);
   std::atomic<bool> stop{false}, late{false};
-  std::atomic<int> waits{0};
+  std::atomic<bool> stuck{false};
+  int waits = 0;
   std::thread dispatcher([&] {
     while (!stop) {
       epoll_event event{};
@@ -269,7 +272,7 @@ TEST_F(EpollEdgesTest, ASleepingThreadIsToldOfRoomThatAnotherNeeds) {
     while (received < kBytes) {
       if (received >= pause && kBytes - received > kPauseEvery) {
         pause += kPauseEvery;
-        for (const int before = waits; waits == before && !stop;) std::this_thread::yield();
+        while (!stuck && !stop) std::this_thread::yield();
       }
       const ssize_t got = ::read(client_.Get(), bytes.data(), 1 + received % kMostAtOnce);
       if (got <= 0) return;
@@ -288,12 +291,78 @@ TEST_F(EpollEdgesTest, ASleepingThreadIsToldOfRoomThatAnotherNeeds) {
     if (now >= 0) continue;
     ASSERT_EQ(errno, EAGAIN);
     ++waits;
+    stuck = true;
     ::sem_wait(&room);
+    stuck = false;
   }
   reader.join();
   dispatcher.join();
   EXPECT_FALSE(late) << "there is room again, and nobody was told; after " << waits << " waits";
   EXPECT_GT(waits, 0);
+}
+
+std::uint64_t CpuMs() {
+  timespec used{};
+  ::clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &used);
+  return static_cast<std::uint64_t>(used.tv_sec) * 1000 + static_cast<std::uint64_t>(used.tv_nsec) / 1000000;
+}
+
+// In a thread that has not learnt yet that spinning does not pay.
+template <typename Act>
+void InNewThread(Act act) {
+  std::thread(act).join();
+}
+
+// Waiting in vain costs next to nothing, whatever way the connection took before: by poll, epoll and a blocking call; for bytes, and for
+// room while the peer does not read.
+TEST_F(EpollEdgesTest, NobodySpinsInVain) {
+  constexpr int kWaitMs = 60;
+  Connect();
+  WarmUp();
+  Watch(server_.Get(), EPOLLIN);
+  const timeval limit = {0, kWaitMs * 1000};
+  ASSERT_EQ(::setsockopt(client_.Get(), SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit), 0);
+  std::uint8_t bytes[4096] = {};
+  for (int round = 0; round < 4; ++round) {
+    ASSERT_EQ(::write(client_.Get(), bytes, 64), 64);
+    for (std::size_t got = 0; got < 64;) {
+      const ssize_t one = ::read(server_.Get(), bytes, sizeof bytes);
+      if (one > 0) got += static_cast<std::size_t>(one);
+    }
+    ASSERT_TRUE(WriteAll(server_.Get(), bytes, 64));
+    ASSERT_TRUE(ReadAll(client_.Get(), bytes, 64));
+    const std::uint64_t before = CpuMs();
+    pollfd item = {server_.Get(), POLLIN, 0};
+    epoll_event event{};
+    InNewThread([&] { EXPECT_EQ(::poll(&item, 1, kWaitMs), 0); });
+    InNewThread([&] { EXPECT_EQ(::epoll_wait(epoll_.Get(), &event, 1, kWaitMs), 0); });
+    InNewThread([&] { EXPECT_EQ(::read(client_.Get(), bytes, 1), -1); });
+    EXPECT_LT(CpuMs() - before, kWaitMs / 2) << "for bytes, round " << round;
+  }
+  for (int round = 0; round < 4; ++round) {
+    std::uint64_t sent = 0;
+    Watch(server_.Get(), EPOLLIN | EPOLLOUT, EPOLL_CTL_MOD);
+    for (bool stuck = false; !stuck;) {  // a full ring may be left for TCP, which has room again
+      for (ssize_t now; (now = ::write(server_.Get(), bytes, sizeof bytes)) > 0;) sent += static_cast<std::uint64_t>(now);
+      ASSERT_EQ(errno, EAGAIN);
+      const std::uint64_t before = CpuMs();
+      pollfd item = {server_.Get(), POLLIN | POLLOUT, 0};
+      epoll_event event{};
+      InNewThread([&] { stuck = ::poll(&item, 1, kWaitMs) == 0; });
+      if (stuck) InNewThread([&] { stuck = ::epoll_wait(epoll_.Get(), &event, 1, kWaitMs) == 0; });
+      EXPECT_LT(CpuMs() - before, kWaitMs / 2) << "for room, round " << round << ", after " << sent << " bytes";
+    }
+    while (sent > 0) {
+      const ssize_t got = ::read(client_.Get(), bytes, sizeof bytes);
+      ASSERT_GT(got, 0) << sent << " bytes are missing";
+      sent -= static_cast<std::uint64_t>(got);
+    }
+    const std::uint64_t before = CpuMs();
+    pollfd item = {client_.Get(), POLLIN, 0};
+    InNewThread([&] { EXPECT_EQ(::poll(&item, 1, kWaitMs), 0); });
+    InNewThread([&] { EXPECT_EQ(::read(client_.Get(), bytes, 1), -1); });
+    EXPECT_LT(CpuMs() - before, kWaitMs / 2) << "for bytes after those, round " << round;
+  }
 }
 
 // Several threads in epoll_wait on one set: whoever leaves must not take the others' wake-up along.

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Runs the tests of epoll_edges_test in a pod, with connections that ask for a ring at the first byte: as they are, with every direction
-sent back to TCP each millisecond, and without spinning. The shim's counters must show that they ran on rings, and that directions came
-down where they are made to. Needs root.
+sent back to TCP each millisecond, without spinning, and upgraded in the middle of a stream. The shim's counters must show that they ran on
+rings, and that directions came down where they are made to. Needs root.
 
     epoll_ring_test.py BUILD [TEST...]
 """
@@ -15,7 +15,10 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 from pods import Node  # noqa: E402
 from procs import read_stats  # noqa: E402
 
-WAYS = {"rings": {}, "flapping": {"VSOCKET_FLAP_MS": "1"}, "no spinning": {"VSOCKET_SPIN_US": "0"}}
+WAYS = {
+    "rings": {}, "flapping": {"VSOCKET_FLAP_MS": "1"}, "no spinning": {"VSOCKET_SPIN_US": "0"}, "late": {"VSOCKET_UPGRADE_AFTER": "500000"},
+}
+TESTS = {"late": ["ALoopIsToldOfAllThatComesAfterAShortReadOrWrite"]}  # others move less before they begin
 LEAST_BYTES = 3000  # by rings, in the test that moves the fewest
 
 
@@ -46,7 +49,7 @@ def main(build, wanted):
         node.start_agent()
         pod = node.add_pod("both-ends")
         for way in WAYS:
-            for name in wanted or tests_of(program):
+            for name in wanted or TESTS.get(way) or tests_of(program):
                 try:
                     problem = problem_with(name, way, pod, program, node.work)
                 except subprocess.TimeoutExpired as late:

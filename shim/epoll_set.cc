@@ -116,6 +116,12 @@ std::uint32_t EpollSet::FindWatch(int fd) const {
   return kNotHot;
 }
 
+// Whatever is ready is news; and if there is no room now, room will be, as for the kernel after epoll_ctl.
+void EpollSet::Renew(Watch& watch) {
+  watch.fresh = true;
+  if (watch.ref) watch.no_room = watch.ref.sock->nospace.load(std::memory_order_relaxed) - 1;
+}
+
 int EpollSet::ControlOnRing(int op, int fd, const struct epoll_event* event) {
   const std::uint32_t id = FindWatch(fd);
   if (id == kNotHot || !watches_[id].on_ring) return 1;
@@ -139,7 +145,7 @@ int EpollSet::ControlOnRing(int op, int fd, const struct epoll_event* event) {
   watch.events = event->events;
   watch.data = event->data.u64;
   watch.disabled = watch.dormant = false;
-  watch.fresh = true;
+  Renew(watch);
   if (op == EPOLL_CTL_ADD)
     watch.sticky |= watch.ref.sock->dead.load(std::memory_order_relaxed) != 0 ? static_cast<std::uint32_t>(EPOLLHUP) : 0u;
   Heat(id);
@@ -155,7 +161,7 @@ void EpollSet::OnModify(int fd, const struct epoll_event& event) {
   watch.events = event.events;
   watch.data = event.data.u64;
   watch.disabled = false;
-  watch.fresh = true;
+  Renew(watch);
   if (watch.on_ring) --rings_;
   watch.on_ring = false;  // the program's registration has replaced ours
   if (watch.hot_at != kNotHot) Cool(id);
@@ -221,7 +227,7 @@ void EpollSet::ToRing(std::uint32_t id) {
   if (changed < 0) return;
   watch.on_ring = true;
   watch.sticky = 0;
-  watch.fresh = true;
+  Renew(watch);
   watch.ref.sock->shim_waits.store(1, std::memory_order_relaxed);
   ++rings_;
   Heat(id);

@@ -98,6 +98,7 @@ class EpollSet {
   [[nodiscard]] bool WantsRoom(const Watch& watch) const;
   std::uint32_t Ready(Watch& watch, bool kernel_ready, std::uint32_t kernel_events);
   void Fire(Watch& watch);
+  void Renew(Watch& watch);
   [[nodiscard]] bool IsTag(std::uint64_t data) const { return (data & ~0xfffffULL) == tag_; }
 
   Watch* watches_ = nullptr;

@@ -20,7 +20,7 @@ bool EpollSet::AnythingNew() const {
     const Watch& watch = watches_[hot_[i]];
     if (watch.disabled) continue;
     if ((watch.events & kInEvents) && RingHasData(watch.ref.sock) &&
-        (!(watch.events & EPOLLET) || watch.in_mark != RingTail(watch.ref.sock)))
+        (!(watch.events & EPOLLET) || watch.in_mark < RingTail(watch.ref.sock)))
       return true;
     if (WantsRoom(watch) && RingHasRoom(watch.ref.sock)) return true;
   }
@@ -48,7 +48,7 @@ bool EpollSet::Arm(Watch& watch, std::uint32_t target) {
   short events = 0;
   if (PrepareToSleep(watch.ref, watch.fd, watch.events & kInEvents, want_out, target, &events)) return true;
   // For an edge already reported there is nothing to do, but the waiter word must stay armed for what comes after it.
-  return (watch.events & EPOLLET) && watch.in_mark == RingTail(watch.ref.sock) && !(want_out && RingHasRoom(watch.ref.sock)) &&
+  return (watch.events & EPOLLET) && watch.in_mark >= RingTail(watch.ref.sock) && !(want_out && RingHasRoom(watch.ref.sock)) &&
          IsAttached(watch.ref) && watch.ref.sock->dead.load(std::memory_order_relaxed) == 0;
 }
 

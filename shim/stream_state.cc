@@ -189,12 +189,16 @@ Readiness Look(SockRef ref, int fd, bool kernel_ready) {
 bool RingHasData(const Sock* sock) {
   Channel ch;
   if (!OpenChannel(sock, &ch)) return true;
-  return ch.theirs->tail.load(std::memory_order_relaxed) != ch.mine->head.load(std::memory_order_relaxed);
+  // On TCP the ring's last tail stays behind the head. A new one counts from the proposal on. (The modes are read without the locks: it
+  // only decides whether to look once more.)
+  if (sock->rx.mode == RxMode::kTcp && ch.theirs->proposal_generation.load(std::memory_order_relaxed) == sock->rx.generation) return false;
+  return ch.theirs->tail.load(std::memory_order_relaxed) > ch.mine->head.load(std::memory_order_relaxed);
 }
 
 bool RingHasRoom(const Sock* sock) {
   Channel ch;
   if (!OpenChannel(sock, &ch)) return true;
+  if (sock->tx.mode != TxMode::kRing) return false;
   const std::uint64_t used = ch.mine->tail.load(std::memory_order_relaxed) - ch.theirs->head.load(std::memory_order_relaxed);
   const std::uint32_t capacity_log2 = sock->out.capacity_log2;
   return used + channel::WritableRoom(capacity_log2) <= (1ULL << capacity_log2);
