@@ -35,7 +35,9 @@ int MergeKernel(EpollSet* set, const Wait& wait, int collected) {
   const long got = KernelWait(wait, collected, 0);
   if (got < 0) return collected != 0 ? collected : static_cast<int>(got);
   Holding hold(set->lock);
-  return set->Translate(wait.events, collected, static_cast<int>(got));
+  const int total = set->Translate(wait.events, collected, static_cast<int>(got));
+  // What was collected before is not to be reported twice: then the news wait for the next call.
+  return collected != 0 ? total : total + set->Collect(wait.events + total, wait.room - total);
 }
 
 // Spins on the rings, with a look at the kernel now and then. Events, 0 after the budget, or -errno.
@@ -172,7 +174,8 @@ std::uint64_t FromMs(int timeout) {
 
 VSOCKET_INTERPOSE(int, epoll_ctl, int epfd, int op, int fd, struct epoll_event* event) {
   const SockRef ref = FindSock(fd);
-  EpollSet* inner = ref ? nullptr : FindSet(fd);
+  // An inner set is followed before it has connections: they may come later.
+  EpollSet* inner = ref ? nullptr : (op == EPOLL_CTL_ADD ? MakeSetIfEpoll(fd) : FindSet(fd));
   if (!ref && inner == nullptr) return Real().epoll_ctl(epfd, op, fd, event);
   EpollSet* set = op == EPOLL_CTL_ADD ? MakeSet(epfd) : FindSet(epfd);
   if (set == nullptr) return Real().epoll_ctl(epfd, op, fd, event);

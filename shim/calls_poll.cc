@@ -44,7 +44,7 @@ bool AnyRing(const struct pollfd* items, nfds_t count) {
     const SockRef ref = FindSock(items[i].fd);
     if (ref && (OnRing(items[i].fd) || MayAttach(ref))) return true;
     EpollSet* set = FindSet(items[i].fd);
-    if (set != nullptr && set->HasRings()) return true;
+    if (set != nullptr && set->NeedsUs()) return true;
   }
   return false;
 }
@@ -90,9 +90,7 @@ short Answer(const struct pollfd& item, short kernel) {
   const SockRef ref = OnRing(item.fd);
   if (!ref) {
     EpollSet* set = FindSet(item.fd);
-    if (set == nullptr || !set->HasRings() || (kernel & kIn)) {
-      if (set == nullptr || !set->HasRings()) return kernel;
-    }
+    if (set == nullptr || !set->NeedsUs()) return kernel;
     Holding hold(set->lock);
     return static_cast<short>(hold.Held() && set->IsReady() ? (item.events & kIn) : 0);
   }
@@ -202,7 +200,7 @@ int SleepOnAll(const Poll& poll, std::uint64_t left_ns) {
         continue;
       }
       EpollSet* set = FindSet(item.fd);
-      if (set == nullptr || !set->HasRings()) continue;
+      if (set == nullptr || !set->NeedsUs()) continue;
       Holding hold(set->lock);
       if (!hold.Held()) continue;
       quiet = set->ArmAll() && !set->IsReady();

@@ -18,7 +18,7 @@ namespace vsocket::shim {
 namespace {
 
 constexpr std::uint32_t kQuietLooks = 4096;  // looks without news before a connection is left to the kernel
-constexpr std::uint32_t kKernelEvents = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLPRI | EPOLLET;
+constexpr std::uint32_t kKernelEvents = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLPRI;
 constexpr std::uint32_t kEndEvents = EPOLLHUP | EPOLLERR | EPOLLRDHUP;
 constexpr std::uint32_t kMaxWatches = 0xffff0;
 
@@ -57,7 +57,6 @@ void EpollSet::Reset(int new_epfd) {
   waiter_ = 1ULL << 32 | serial.fetch_add(1, std::memory_order_relaxed);
   // Unguessable, so that no program's own data is ever taken for a tag.
   if (Sys(SYS_getrandom, &tag_, sizeof tag_, GRND_NONBLOCK) != sizeof tag_) tag_ = Ticks() * 0x9e3779b97f4a7c15ULL;
-  tag_ &= ~0xfffffULL;
 }
 
 void EpollSet::Free() {
@@ -68,6 +67,8 @@ void EpollSet::Free() {
   RetireWakeFdsOf(waiter_);
   const int kick = kick_fd_.exchange(-1, std::memory_order_acq_rel);
   if (kick >= 0) DropOwnFd(kick);
+  if (rings_fd_ >= 0) DropOwnFd(rings_fd_);
+  rings_fd_ = -1;
   // The arrays stay, for the next set in this place: a thread may still be spinning on them.
   end_ = hot_count_ = rings_ = nested_ = free_ = 0;
   epfd = -1;
@@ -102,7 +103,7 @@ std::uint32_t EpollSet::NewWatch() {
 void EpollSet::OnAdd(int fd, SockRef ref, bool nested, const struct epoll_event& event) {
   const std::uint32_t id = NewWatch();
   if (id == kNotHot) return;
-  watches_[id] = {fd, ref, event.events, event.data.u64, 0, 0, 0, 0, kNotHot, false, false, true, nested, false, false};
+  watches_[id] = {fd, ref, event.events, event.data.u64, 0, 0, 0, 0, 0, kNotHot, false, false, true, nested, false, false};
   SetWatchHint(fd, id);
   if (nested) ++nested_;
   if (ref) ref.sock->watched.store(1, std::memory_order_relaxed);
@@ -130,8 +131,7 @@ int EpollSet::ControlOnRing(int op, int fd, const struct epoll_event* event) {
   Watch& watch = watches_[id];
   const bool exclusive = (watch.events & EPOLLEXCLUSIVE) || (event != nullptr && (event->events & EPOLLEXCLUSIVE));
   if (!IsAttached(watch.ref) || exclusive || (event == nullptr && op != EPOLL_CTL_DEL)) {
-    const bool was_dormant = watch.dormant;
-    if (was_dormant) Drop(id, true);
+    watch.dormant ? Drop(id, true) : ToKernel(id);
     return 1;
   }
   if (watch.dormant != (op == EPOLL_CTL_ADD)) return op == EPOLL_CTL_ADD ? -EEXIST : -ENOENT;
@@ -164,13 +164,6 @@ void EpollSet::OnModify(int fd, const struct epoll_event& event) {
   watch.data = event.data.u64;
   watch.disabled = false;
   Renew(watch);
-  if (watch.on_ring) --rings_;
-  watch.on_ring = false;  // the program's registration has replaced ours
-  if (watch.hot_at != kNotHot) Cool(id);
-  if (watch.armed) {
-    watch.armed = false;
-    AfterSleep(watch.ref);
-  }
   seen_attaches_ = 0;
 }
 
@@ -181,7 +174,7 @@ void EpollSet::Drop(std::uint32_t id, bool closing) {
     // A duplicate may keep the file, and so our registration, alive after this descriptor is gone.
     // (Not while another process shares both: there the registration goes on, as the kernel has it.)
     const bool shared = !watch.ref.Stale() && watch.ref.sock->processes.load(std::memory_order_relaxed) > 1;
-    if (closing && !shared) Sys(SYS_epoll_ctl, epfd, EPOLL_CTL_DEL, watch.fd, nullptr);
+    if (closing && !shared) Sys(SYS_epoll_ctl, rings_fd_, EPOLL_CTL_DEL, watch.fd, nullptr);
   }
   if (watch.nested) --nested_;
   if (watch.hot_at != kNotHot) Cool(id);
@@ -216,29 +209,44 @@ void EpollSet::Cool(std::uint32_t id) {
   watches_[id].hot_at = kNotHot;
 }
 
+// Our set within the program's: readable by the kernel's word when one of ours has news, and until they are taken.
+bool EpollSet::MakeRings() {
+  if (rings_fd_ >= 0) return true;
+  const long made = Sys(SYS_epoll_create1, EPOLL_CLOEXEC);
+  if (made < 0) return false;
+  const int fd = KeepOwnFd(static_cast<int>(made));
+  struct epoll_event event = {};
+  event.events = EPOLLIN;
+  event.data.u64 = tag_;
+  if (Sys(SYS_epoll_ctl, epfd, EPOLL_CTL_ADD, fd, &event) != 0) {
+    DropOwnFd(fd);
+    return false;
+  }
+  rings_fd_ = fd;
+  return true;
+}
+
+bool EpollSet::AddToRings(int fd, std::uint32_t events, std::uint32_t id) {
+  struct epoll_event event = {};
+  event.events = events | EPOLLET;
+  event.data.u64 = id;
+  return MakeRings() && Sys(SYS_epoll_ctl, rings_fd_, EPOLL_CTL_ADD, fd, &event) == 0;
+}
+
+// Without a set of ours the connection stays the kernel's to tell of: whoever waits there is rung by TCP.
 void EpollSet::ToRing(std::uint32_t id) {
   Watch& watch = watches_[id];
-  struct epoll_event event = {};
-  event.events = kKernelEvents;
-  event.data.u64 = tag_ | id;
-  long changed = Sys(SYS_epoll_ctl, epfd, EPOLL_CTL_MOD, watch.fd, &event);
-  if (changed < 0 && (watch.events & EPOLLEXCLUSIVE)) {  // which cannot be modified, only made anew
-    Sys(SYS_epoll_ctl, epfd, EPOLL_CTL_DEL, watch.fd, nullptr);
-    changed = Sys(SYS_epoll_ctl, epfd, EPOLL_CTL_ADD, watch.fd, &event);
-  }
-  if (changed < 0) return;
+  if (!AddToRings(watch.fd, kKernelEvents, id)) return;
+  Sys(SYS_epoll_ctl, epfd, EPOLL_CTL_DEL, watch.fd, nullptr);
   watch.on_ring = true;
-  watch.sticky = 0;
+  watch.sticky = watch.told = 0;
   Renew(watch);
   watch.ref.sock->shim_waits.store(1, std::memory_order_relaxed);
   ++rings_;
   Heat(id);
   const WakeFd wake = OwnWakeFd(watch.ref.sock, waiter_);
   if (!wake.fresh) return;
-  struct epoll_event bell = {};
-  bell.events = EPOLLIN | EPOLLET;
-  bell.data.u64 = tag_ | kWakeId;
-  if (Sys(SYS_epoll_ctl, epfd, EPOLL_CTL_ADD, wake.fd, &bell) != 0) return RetireWakeFd(wake.fd);
+  if (!AddToRings(wake.fd, EPOLLIN, kWakeId)) return RetireWakeFd(wake.fd);
   wake_fds_[wake_count_++ % 32] = wake.fd;
 }
 
@@ -247,17 +255,40 @@ void EpollSet::ToKernel(std::uint32_t id) {
   struct epoll_event event = {};
   event.events = watch.disabled ? static_cast<std::uint32_t>(EPOLLONESHOT) : watch.events;
   event.data.u64 = watch.data;
-  if (watch.events & EPOLLEXCLUSIVE) {
-    Sys(SYS_epoll_ctl, epfd, EPOLL_CTL_DEL, watch.fd, nullptr);
-    Sys(SYS_epoll_ctl, epfd, EPOLL_CTL_ADD, watch.fd, &event);
-  } else {
-    Sys(SYS_epoll_ctl, epfd, EPOLL_CTL_MOD, watch.fd, &event);
-  }
+  Sys(SYS_epoll_ctl, epfd, EPOLL_CTL_ADD, watch.fd, &event);
+  Sys(SYS_epoll_ctl, rings_fd_, EPOLL_CTL_DEL, watch.fd, nullptr);
   watch.on_ring = false;
   --rings_;
   if (watch.hot_at != kNotHot) Cool(id);
   if (watch.armed) AfterSleep(watch.ref);
   watch.armed = false;
+}
+
+// Takes the kernel's news of rings, whole: for connections it is noted, to be looked at by Collect.
+void EpollSet::Harvest() {
+  if (rings_fd_ < 0) return;
+  struct epoll_event batch[32];
+  long got;
+  do {
+    got = Sys(SYS_epoll_pwait, rings_fd_, batch, 32, 0, nullptr, 8);
+    for (long i = 0; i < got; ++i) {
+      const auto id = static_cast<std::uint32_t>(batch[i].data.u64);
+      told_.store(true, std::memory_order_relaxed);
+      if (id == kWakeId) {
+        for (std::uint32_t w = 0; w < wake_count_ && w < 32; ++w) (void)DrainWake(wake_fds_[w]);
+        continue;
+      }
+      if (id >= end_ || watches_[id].fd < 0 || !watches_[id].on_ring) continue;
+      Watch& watch = watches_[id];
+      if (!IsAttached(watch.ref)) {
+        watch.dormant ? Drop(id, true) : ToKernel(id);
+        continue;
+      }
+      watch.told |= batch[i].events;
+      if (watch.dormant) continue;
+      Heat(id);
+    }
+  } while (got == 32);
 }
 
 void EpollSet::Refresh() {
@@ -302,6 +333,7 @@ void EpollSet::Fire(Watch& watch) {
 int EpollSet::Collect(struct epoll_event* out, int room) {
   int count = 0;
   const std::uint32_t all = hot_count_;
+  told_.store(false, std::memory_order_relaxed);
   for (std::uint32_t i = 0; i < all && count < room; ++i) {
     if (turn_ >= hot_count_) turn_ = 0;
     if (hot_count_ == 0) break;
@@ -309,10 +341,12 @@ int EpollSet::Collect(struct epoll_event* out, int room) {
     Watch& watch = watches_[id];
     if (watch.disabled) continue;
     // Nothing changed by the ring since an empty look: do not take locks to find out. Ends and TCP come by the kernel.
-    const bool news = watch.fresh || watch.sticky != 0 || ((watch.events & kInEvents) && RingHasData(watch.ref.sock)) ||
+    const bool news = watch.fresh || watch.told != 0 || watch.sticky != 0 || ((watch.events & kInEvents) && RingHasData(watch.ref.sock)) ||
                       (watch.events & kOutEvents) != 0 || watch.ref.sock->framed.load(std::memory_order_relaxed) == 0;
-    const std::uint32_t ready = news ? Ready(watch, false, 0) : 0;
+    const std::uint32_t told = watch.told & ~static_cast<std::uint32_t>(EPOLLOUT);
+    const std::uint32_t ready = news ? Ready(watch, watch.told != 0, told) : 0;
     watch.fresh = false;
+    watch.told = 0;
     if (ready != 0) {
       out[count].events = ready;
       out[count++].data.u64 = watch.data;
@@ -321,6 +355,7 @@ int EpollSet::Collect(struct epoll_event* out, int room) {
       --turn_;
     }
   }
+  if (count == room) told_.store(true, std::memory_order_relaxed);  // there may be more
   for (std::uint32_t id = 0; nested_ != 0 && id < end_ && count < room; ++id) {
     Watch& watch = watches_[id];
     if (!watch.nested || watch.disabled || watch.fd < 0) continue;
@@ -337,41 +372,21 @@ int EpollSet::Collect(struct epoll_event* out, int room) {
 
 int EpollSet::Translate(struct epoll_event* all, int collected, int from_kernel) {
   int kept = collected;
+  bool rings = false;
   for (int i = collected; i < collected + from_kernel; ++i) {
     const struct epoll_event event = all[i];
-    if (!IsTag(event.data.u64)) {
-      all[kept++] = event;
+    if (event.data.u64 == tag_) {
+      rings = true;
       continue;
     }
-    const std::uint32_t id = event.data.u64 & 0xfffff;
-    if (id == kWakeId) {
-      for (std::uint32_t w = 0; w < wake_count_ && w < 32; ++w) (void)DrainWake(wake_fds_[w]);
-      continue;
+    bool already = false;  // an inner set, which we have looked into as well
+    for (int c = 0; nested_ != 0 && c < collected && !already; ++c) {
+      already = all[c].data.u64 == event.data.u64;
+      if (already) all[c].events |= event.events;
     }
-    if (id >= end_ || watches_[id].fd < 0 || !watches_[id].on_ring) continue;
-    Watch& watch = watches_[id];
-    if (watch.dormant) {
-      watch.sticky |= event.events & kEndEvents;
-      continue;
-    }
-    if (!IsAttached(watch.ref)) {
-      ToKernel(id);
-      continue;
-    }
-    Heat(id);
-    const std::uint32_t ready = Ready(watch, true, event.events & ~static_cast<std::uint32_t>(EPOLLOUT));
-    if (ready == 0 || watch.disabled) continue;
-    bool already = false;
-    for (int c = 0; c < collected; ++c) {
-      if (all[c].data.u64 != watch.data) continue;
-      all[c].events |= ready;
-      already = true;
-    }
-    if (already) continue;
-    all[kept].events = ready;
-    all[kept++].data.u64 = watch.data;
-    Fire(watch);
+    if (!already) all[kept++] = event;
   }
+  if (rings) Harvest();
   return kept;
 }
 

@@ -1,8 +1,8 @@
 // What the shim knows of an epoll set: the connections in it, and which of them are on a channel.
 //
-// The kernel's set stays the truth for everything else. A connection that gets a channel has its kernel registration replaced by an
-// edge-triggered one with a tag of ours as data; level, edge and one-shot are then the shim's to give. One that falls back to plain TCP
-// gets the program's own registration back. Hot connections are looked at directly, without a system call; quiet ones are parked: armed
+// The kernel's set stays the truth for everything else. A connection that gets a channel moves to a kernel set of ours inside the
+// program's, edge-triggered; level, edge and one-shot are then the shim's to give. One that falls back to plain TCP gets the program's own
+// registration back. So whatever else makes the program's set ready is the kernel's to tell, however the program asks: poll, an outer set. Hot connections are looked at directly, without a system call; quiet ones are parked: armed
 // with the TCP bell, and left to the kernel until it reports them.
 //
 // Per process. Thread safety: each set has a lock; it is never held while sleeping.
@@ -25,6 +25,7 @@ struct Watch {
   std::uint64_t in_mark;  // EPOLLET: what was reported already
   std::uint32_t no_room;  // EPOLLET: sends without room (Sock::nospace) after which room was reported
   std::uint32_t sticky;   // EPOLLHUP, EPOLLERR, EPOLLRDHUP as the kernel reported them
+  std::uint32_t told;     // what the kernel has reported since the last look
   std::uint32_t quiet;    // looks in a row without news
   std::uint32_t hot_at;   // place in `hot`, or kNotHot
   bool on_ring;           // the kernel registration is ours
@@ -35,7 +36,7 @@ struct Watch {
   bool dormant;           // deleted by the program
 };
 inline constexpr std::uint32_t kNotHot = UINT32_MAX;
-inline constexpr std::uint32_t kWakeId = 0xfffff;  // in a tag: a wake object, or the kick
+inline constexpr std::uint32_t kWakeId = 0xfffff;  // as data in our set: a wake object, or the kick
 inline constexpr std::uint32_t kInEvents = EPOLLIN | EPOLLRDNORM;
 inline constexpr std::uint32_t kOutEvents = EPOLLOUT | EPOLLWRNORM;
 
@@ -59,12 +60,15 @@ class EpollSet {
   void Refresh();
   [[nodiscard]] bool HasRings() const { return rings_ != 0; }
   [[nodiscard]] bool HasNested() const { return nested_ != 0; }
+  // Must the shim look when somebody waits for this set by poll?
+  [[nodiscard]] bool NeedsUs() const;
   // No lock needed: who comes after this looks at everything by itself.
   [[nodiscard]] bool HasSleepers() const { return sleepers_.load(std::memory_order_relaxed) != 0; }
 
   // lock. Events of hot connections, at most `room`; starts where the last call stopped.
   int Collect(struct epoll_event* out, int room);
-  // lock. Turns what the kernel returned into what the program is to see, in place; `collected` events before it are not repeated.
+  // lock. Turns what the kernel returned, behind `collected` events of ours, into what the program is to see. News of rings are noted for
+  // the next Collect (AnythingNew).
   int Translate(struct epoll_event* all, int collected, int from_kernel);
   // No lock needed: cheap look at the hot rings, for spinning.
   [[nodiscard]] bool AnythingNew() const;
@@ -90,6 +94,9 @@ class EpollSet {
   void Drop(std::uint32_t id, bool closing);
   void ToRing(std::uint32_t id);
   void ToKernel(std::uint32_t id);
+  bool MakeRings();
+  bool AddToRings(int fd, std::uint32_t events, std::uint32_t id);
+  void Harvest();
   void Heat(std::uint32_t id);
   void Cool(std::uint32_t id);
   bool Park(std::uint32_t id);
@@ -102,26 +109,28 @@ class EpollSet {
   std::uint32_t Ready(Watch& watch, bool kernel_ready, std::uint32_t kernel_events);
   void Fire(Watch& watch);
   void Renew(Watch& watch);
-  [[nodiscard]] bool IsTag(std::uint64_t data) const { return (data & ~0xfffffULL) == tag_; }
-
   Watch* watches_ = nullptr;
   std::uint32_t* hot_ = nullptr;
   std::uint32_t capacity_ = 0, end_ = 0, hot_count_ = 0, rings_ = 0, nested_ = 0, turn_ = 0, free_ = 0;
   std::atomic<std::uint32_t> sleepers_{0};  // threads between ArmAll and RelaxAll
   std::atomic<int> kick_fd_{-1};  // in the kernel's set from the first time that a sleeper must be woken by this side
+  int rings_fd_ = -1;  // the kernel set of connections on rings and of wake objects, in the program's set under tag_
+  std::atomic<bool> told_{false};  // Harvest has found something
   std::uint64_t tag_ = 0;
   std::uint64_t seen_attaches_ = 0;
   std::uint64_t waiter_ = 0;  // names this set among the waiters of wake_fds.h
-  int wake_fds_[32] = {};     // the latest wake objects in the kernel's set, to be emptied
+  int wake_fds_[32] = {};     // the latest wake objects, to be emptied
   std::uint32_t wake_count_ = 0;
 };
 
 // The set behind an epoll descriptor, if the shim follows it; made by the first connection added.
 EpollSet* FindSet(int epfd);
 EpollSet* MakeSet(int epfd);
+EpollSet* MakeSetIfEpoll(int fd);                // null for any other descriptor
 void DropSet(int epfd);                          // closed
 void CopySet(int epfd, int copy);                // dup
 void ForgetSets(unsigned first, unsigned last);  // close_range, both ends included
+void RefreshSets();                              // before exec: connections that have left their channels are the kernel's again
 void WakeSleepingSets();                         // a connection got a channel, or lost it
 void FreeSetLocks();                             // in the child after fork
 // A connection's descriptor is being closed: out of every set.

@@ -1,4 +1,5 @@
 // An epoll set going to sleep: arming its rings for one thread or several, and waking one that sleeps when its set changes.
+#include <poll.h>
 #include <sys/eventfd.h>
 
 #include "shim/config.h"
@@ -17,6 +18,7 @@ bool EpollSet::WantsRoom(const Watch& watch) const {
 }
 
 bool EpollSet::AnythingNew() const {
+  if (told_.load(std::memory_order_relaxed)) return true;
   for (std::uint32_t i = 0; i < hot_count_; ++i) {
     const Watch& watch = watches_[hot_[i]];
     if (watch.disabled) continue;
@@ -112,10 +114,7 @@ bool EpollSet::MakeKick() {
   const long made = Sys(SYS_eventfd2, 0, EFD_CLOEXEC | EFD_NONBLOCK);
   if (made < 0) return false;
   const int fd = KeepOwnFd(static_cast<int>(made));
-  struct epoll_event event = {};
-  event.events = EPOLLIN | EPOLLET;
-  event.data.u64 = tag_ | kWakeId;
-  if (Sys(SYS_epoll_ctl, epfd, EPOLL_CTL_ADD, fd, &event) != 0) {
+  if (!AddToRings(fd, EPOLLIN, kWakeId)) {
     DropOwnFd(fd);
     return false;
   }
@@ -132,19 +131,33 @@ void EpollSet::Kick() {
 bool EpollSet::IsReady(Watch& watch) {
   if (watch.disabled) return false;
   const Watch before = watch;
-  const std::uint32_t ready = Ready(watch, true, 0);
+  const std::uint32_t ready = Ready(watch, true, watch.told & ~static_cast<std::uint32_t>(EPOLLOUT));
   watch.in_mark = before.in_mark;  // looked at, not reported
   watch.no_room = before.no_room;
   watch.fresh = before.fresh;
   return ready != 0;
 }
 
+bool EpollSet::NeedsUs() const {
+  return rings_ != 0 || nested_ != 0 || (GetConfig().upgrade && SeenOtherThreads());
+}
+
 bool EpollSet::IsReady() {
   Refresh();
+  Harvest();
   for (std::uint32_t i = 0; i < hot_count_; ++i) {
     if (IsReady(watches_[hot_[i]])) return true;
   }
-  return false;
+  for (std::uint32_t id = 0; nested_ != 0 && id < end_; ++id) {
+    EpollSet* inner = watches_[id].nested && !watches_[id].disabled ? FindSet(watches_[id].fd) : nullptr;
+    if (inner == nullptr || inner == this || (watches_[id].events & kInEvents) == 0) continue;
+    Holding hold(inner->lock);
+    if (hold.Held() && inner->IsReady()) return true;
+  }
+  // Our news are taken: what is still ready is none of ours.
+  struct pollfd item = {epfd, POLLIN, 0};
+  const struct timespec now = {};
+  return Sys(SYS_ppoll, &item, 1, &now, nullptr, 0) == 1 && (item.revents & POLLIN) != 0;
 }
 
 }  // namespace vsocket::shim

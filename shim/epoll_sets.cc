@@ -1,8 +1,12 @@
 // Which descriptors are epoll sets that hold connections of ours.
+#include <fcntl.h>
 #include <sys/mman.h>
+
+#include <cstring>
 
 #include "shim/epoll_set.h"
 #include "shim/sys.h"
+#include "shim/text.h"
 
 namespace vsocket::shim {
 namespace {
@@ -52,6 +56,19 @@ EpollSet* MakeSet(int epfd) {
   return nullptr;
 }
 
+EpollSet* MakeSetIfEpoll(int fd) {
+  if (EpollSet* known = FindSet(fd)) return known;
+  if (fd < 0) return nullptr;
+  Line<32> path;
+  path.Add("/proc/self/fd/").Add(static_cast<std::uint64_t>(fd));
+  char link[32] = {};
+  constexpr char kEpoll[] = "anon_inode:[eventpoll]";
+  char name[33] = {};
+  std::memcpy(name, path.Data(), path.Size());
+  const long size = Sys(SYS_readlinkat, AT_FDCWD, name, link, sizeof link - 1);
+  return size == sizeof kEpoll - 1 && std::memcmp(link, kEpoll, sizeof kEpoll - 1) == 0 ? MakeSet(fd) : nullptr;
+}
+
 void DropSet(int epfd) {
   if (by_fd == nullptr || static_cast<unsigned>(epfd) >= kMaxFds) return;
   const std::uint16_t entry = by_fd[epfd].exchange(0, std::memory_order_acq_rel);
@@ -75,6 +92,15 @@ void CopySet(int epfd, int copy) {
   if (entry == 0) return;
   users[entry - 1].fetch_add(1, std::memory_order_relaxed);
   by_fd[copy].store(entry, std::memory_order_release);
+}
+
+void RefreshSets() {
+  const int end = sets_end.load(std::memory_order_acquire);
+  for (int i = 0; i < end; ++i) {
+    if (users[i].load(std::memory_order_relaxed) == 0) continue;
+    Holding hold(sets[i].lock);
+    if (hold.Held()) sets[i].Refresh();
+  }
 }
 
 void WakeSleepingSets() {

@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "shim/agent_link.h"
+#include "shim/epoll_set.h"
 #include "shim/process.h"
 #include "shim/stream.h"
 #include "shim/sys.h"
@@ -173,8 +174,8 @@ void BeforeExec() {
   ForEachSock(NoteConnection, &any);
   if (!any) return;
   bool in_vfork_child = InVforkChild();
-  if (ForEachOpenFd([&](int fd) { HandOverInherited(fd, in_vfork_child); })) return;
-  ForEachSock(HandOverFromTable, &in_vfork_child);
+  if (!ForEachOpenFd([&](int fd) { HandOverInherited(fd, in_vfork_child); })) ForEachSock(HandOverFromTable, &in_vfork_child);
+  RefreshSets();
 }
 
 void FreeHandOverLock() {
