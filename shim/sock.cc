@@ -220,8 +220,10 @@ void HoldAfterFork(bool shared) {
     if (given == IsHeldHere(index)) continue;
     if (given) {
       DropHolder(socks[index]);  // closed by another thread before the fork
-    } else if (!AddHolder(socks[index])) {
-      ForgetFdsOf(&socks[index]);  // opened by another thread, and closed there already
+    } else if (shared || !AddHolder(socks[index])) {
+      // Opened by another thread during the fork: the kernel copies descriptors before memory, so the number may be free here, and soon be
+      // something else. Where it is open, only its parent's thread ever knew of it.
+      ForgetFdsOf(&socks[index]);
     }
   }
 }
