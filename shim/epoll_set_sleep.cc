@@ -139,7 +139,7 @@ bool EpollSet::IsReady(Watch& watch) {
 }
 
 bool EpollSet::NeedsUs() const {
-  return rings_ != 0 || nested_ != 0 || (GetConfig().upgrade && SeenOtherThreads());
+  return rings_ != 0 || nested_ != 0 || seen_attaches_ != RingChanges() || (GetConfig().upgrade && SeenOtherThreads());
 }
 
 bool EpollSet::IsReady() {
