@@ -8,15 +8,20 @@ from sources import debian_source
 from suite import FAIL, PASS, SKIP, Suite
 
 SHORT = (
-    "64bit binary-get bogus-commands cas dash-M flags incrdecr issue_163 issue_41 issue_70 line-lengths maxconns multiversioning noreply "
-    "stats-conns udp unixsocket"
+    "64bit binary-get bogus-commands cas dash-M flags incrdecr issue_163 issue_41 issue_70 line-lengths multiversioning noreply "
+    "stats-conns udp"
 ).split()
 # About the source tree itself (tabs, whitespace, the C unit test), not about a server.
 NOT_ABOUT_THE_SERVER = {"t/whitespace.t", "t/00-binary.t"}
 
-# The suite gives every server an option that only a build with a system call filter knows; Debian's has none.
+# One test for each refusal that it sees, and how many those are depends on who is faster.
+COUNT_VARIES = {"t/maxconns.t"}
+
+# The suite gives every server an option that only a build with a system call filter knows; Debian's has none. And it would talk to all
+# servers by UNIX sockets, did their help not hide that they can: TCP is what this is about.
 SERVER = """\
 #!/bin/bash
+if [[ "${1:-}" == "-h" ]]; then /usr/bin/memcached -h | grep -v unix-socket; exit; fi
 words=()
 while [[ $# != 0 ]]; do
   if [[ "$1 ${2:-}" == "-o relaxed_privileges" ]]; then shift; else words+=("$1"); fi
@@ -53,6 +58,9 @@ class MemcachedSuite(Suite):
         results = {"(exit status)": PASS if status == 0 else FAIL}
         if re.search(r"^1\.\.0 # SKIP", output, re.M):
             results["(all)"] = SKIP
+        if unit in COUNT_VARIES:
+            results["(none failed)"] = FAIL if re.search(r"^not ok", output, re.M) else PASS
+            return results
         for word, number, directive in re.findall(r"^(ok|not ok) (\d+)[^#\n]*(#\s*(?:skip|todo).*)?$", output, re.M | re.I):
             results[f"{int(number):04}"] = SKIP if directive else PASS if word == "ok" else FAIL
         return results
