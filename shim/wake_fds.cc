@@ -16,6 +16,7 @@ struct Own {
   std::uint64_t region_id;
   std::uint64_t waiter;
   std::uint32_t side;
+  std::uint32_t index;  // by which the peer names it; never used again in this region
   int fd;
 };
 struct Peer {
@@ -55,8 +56,8 @@ WakeFd OwnWakeFd(const Sock* sock, std::uint64_t waiter) {
       continue;
     }
     if (own[i].region_id != sock->region_id || own[i].side != sock->side) continue;
-    if (own[i].waiter == waiter) return {own[i].fd, channel::kFirstWakeFd + index, false};
-    ++index;
+    if (own[i].waiter == waiter) return {own[i].fd, channel::kFirstWakeFd + own[i].index, false};
+    if (own[i].index >= index) index = own[i].index + 1;
   }
   if (free < 0) free = end;
   if (free == kMaxOwn || index == channel::kWakeFdsPerSide) return {};
@@ -69,7 +70,7 @@ WakeFd OwnWakeFd(const Sock* sock, std::uint64_t waiter) {
     DropOwnFd(fd);
     return {};
   }
-  own[free] = {sock->region_id, waiter, sock->side, fd};
+  own[free] = {sock->region_id, waiter, sock->side, index, fd};
   if (free == end) own_end.store(end + 1, std::memory_order_release);
   return {fd, channel::kFirstWakeFd + index, true};
 }
@@ -112,12 +113,10 @@ void LearnPeerWakeFd(std::uint64_t region_id, std::uint32_t side, std::uint32_t 
 
 std::uint32_t WakeTargetOf(const Sock* sock, std::uint64_t waiter) {
   Holding hold(table_lock);
-  std::uint32_t index = 0;
   const int end = own_end.load(std::memory_order_relaxed);
   for (int i = 0; i < end && hold.Held(); ++i) {
     if (own[i].region_id == 0 || own[i].region_id != sock->region_id || own[i].side != sock->side) continue;
-    if (own[i].waiter == waiter) return channel::kFirstWakeFd + index;
-    ++index;
+    if (own[i].waiter == waiter) return channel::kFirstWakeFd + own[i].index;
   }
   return channel::kTcpBell;
 }
