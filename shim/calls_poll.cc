@@ -97,6 +97,8 @@ short Answer(const struct pollfd& item, short kernel) {
   const Readiness now = Look(ref, item.fd, (kernel & (kIn | POLLHUP | POLLERR | POLLRDHUP)) != 0);
   short ready = static_cast<short>(kernel & (POLLHUP | POLLERR | POLLRDHUP | POLLPRI | POLLNVAL));
   if (now.in) ready = static_cast<short>(ready | kIn);
+  // Also of a connection that was cut here: the kernel has forgotten that it ever had an end.
+  if (ref.sock->fin_seen.load(std::memory_order_relaxed) != 0) ready = static_cast<short>(ready | POLLRDHUP);
   if (now.out || (now.out_by_kernel && (kernel & kOut))) ready = static_cast<short>(ready | kOut);
   return static_cast<short>(ready & (item.events | POLLHUP | POLLERR | POLLNVAL));
 }

@@ -101,6 +101,8 @@ int JudgeError(SockRef ref, int fd, int error) {
   Holding rx(sock->rx_lock);
   Channel ch;
   if (!rx.Held() || ref.Stale() || sock->phase.load(std::memory_order_relaxed) != Phase::kAttached || !OpenChannel(sock, &ch)) return error;
+  // The kernel's error is of the same cut: the program is told once, by whatever call comes first.
+  if (sock->dead.load(std::memory_order_relaxed) == kKilled) return sock->error.exchange(0, std::memory_order_relaxed);
   TakeFrames(sock, fd, ch);
   if (error == 0) error = sock->error.exchange(0, std::memory_order_relaxed);
   return error != 0 ? EndError(sock, fd, ch, error) : 0;
