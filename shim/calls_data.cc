@@ -169,12 +169,13 @@ int ReceiveManyPlain(SockRef ref, int fd, struct mmsghdr* messages, unsigned cou
 
 constexpr std::size_t kSplicePiece = 16384;
 
-// A connection on a ring into a pipe: what the pipe took is consumed, and nothing else.
+// A connection on a ring into a pipe: what the pipe took is consumed, and nothing else. kNotAttached: it has left its channel.
 ssize_t SpliceFromRing(SockRef from, int in, int out, std::size_t size, unsigned flags) {
   char piece[kSplicePiece];
   const struct iovec part = {piece, size < sizeof piece ? size : sizeof piece};
   const ssize_t seen = Receive(from, in, &part, 1, MSG_PEEK | ((flags & SPLICE_F_NONBLOCK) != 0 ? MSG_DONTWAIT : 0));
-  if (seen <= 0) return ToProgram(seen == kNotAttached ? -EAGAIN : seen);
+  if (seen == kNotAttached) return seen;
+  if (seen <= 0) return ToProgram(seen);
   const ssize_t taken = Real().write(out, piece, static_cast<std::size_t>(seen));
   if (taken <= 0) return taken;
   const struct iovec used = {piece, static_cast<std::size_t>(taken)};
@@ -343,7 +344,10 @@ VSOCKET_INTERPOSE(ssize_t, sendfile64, int out, int in, off_t* offset, size_t si
 
 VSOCKET_INTERPOSE(ssize_t, splice, int in, off_t* in_offset, int out, off_t* out_offset, size_t size, unsigned flags) {
   const SockRef from = FindSock(in);
-  if (from && IsAttached(from, in) && in_offset == nullptr) return SpliceFromRing(from, in, out, size, flags);
+  if (from && IsAttached(from, in) && in_offset == nullptr) {
+    const ssize_t moved = SpliceFromRing(from, in, out, size, flags);
+    if (moved != kNotAttached) return moved;
+  }
   const SockRef to = FindSock(out);
   if (to && IsAttached(to, out) && out_offset == nullptr) return SpliceToRing(in, out, size, flags);
   // By plain TCP the bytes are not counted: the connection stays there.

@@ -79,7 +79,9 @@ class Leaving {
 
   // Both locks. First of all, once: whether or not the peer is on the ring now, it cannot come back to it.
   void Begin(const Channel& ch) {
-    held_ = channel::HeldGeneration(channel::Shut(ch.mine->gate));
+    const std::uint32_t gate = channel::Shut(ch.mine->gate);
+    held_ = channel::HeldGeneration(gate);
+    guarded_ = channel::KindOf(gate) == channel::GateKind::kTaken;
     gone_ = GoAlone(sock_, ch);
     // A SWITCH wakes the peer to see the gate, whatever it waits with; a direction that is on TCP goes up just to send one.
     if (!gone_ && sock_->tx.mode == TxMode::kTcp && held_ != 0) (void)GoUpNow(sock_, ch, 0);
@@ -113,9 +115,10 @@ class Leaving {
 
   [[nodiscard]] bool ReceivedAll(const Channel& ch) const {
     if (gone_) return false;
+    // A sender that answers the gate guards its replay. One that was leaving already does not know for whom it is.
     int queued = 0;
     Sys(SYS_ioctl, fd_, FIONREAD, &queued);
-    const bool replayed = sock_->in.pos + static_cast<std::uint64_t>(queued) >= replay_end_;
+    const bool replayed = guarded_ || sock_->in.pos + static_cast<std::uint64_t>(queued) >= replay_end_;
     const bool ended = sock_->fin_seen.load(std::memory_order_relaxed) != 0;
     const bool switched = sock_->rx.mode == RxMode::kTcp && sock_->rx.tcp_pos == sock_->in.pos &&
                           LoadProposal(ch).generation == sock_->rx.generation &&
@@ -126,6 +129,7 @@ class Leaving {
   Sock* sock_;
   int fd_;
   std::uint32_t held_ = 0;        // the generation in which the sender was on the ring
+  bool guarded_ = false;          // ... and leaves it for us
   bool gone_ = false;             // left without the sender
   bool bells_taken_ = false;      // gone, and no frame is left in the queue
   std::uint64_t replay_end_ = 0;  // what was given up of the ring comes again by TCP up to here

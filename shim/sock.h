@@ -51,6 +51,8 @@ struct alignas(64) Sock {
   std::uint8_t full_hits = 0;            // times the ring was full since it last grew
   channel::ProducerState out;
   channel::SwitchSender tx;
+  bool guarded = false;             // a replay is under way to somebody without the ring: SO_LINGER is ours (GuardReplay)
+  int linger[2] = {};               // guarded: the program's own
   std::uint64_t up_since_ns = 0;
   std::uint64_t look_again = 0;  // Ticks() at which a busy sender looks at the kernel's side again
 

@@ -71,6 +71,11 @@ void NoteKernelEnd(Sock* sock, int error);
 int StartLeaving(Sock* sock, int fd, const Channel& ch);
 int Flush(Sock* sock, int fd, const Channel& ch);
 
+// tx_lock. While a replay is under way to a receiver that has left its ring, what TCP has not taken is nowhere else: should this process die,
+// the stream must end with a reset, not with a FIN that says it is whole. Begins before the SWITCH, ends with the replay.
+void GuardReplay(Sock* sock, int fd);
+void EndGuard(Sock* sock, int fd);
+
 // tx_lock. One BELL frame, if this direction is framed. 0 or the kernel's error.
 int Bell(Sock* sock, int fd, const Channel& ch);
 

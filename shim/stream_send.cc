@@ -1,5 +1,6 @@
 // The sending half: by TCP until the ring may be entered, by the ring after it, and the way back.
 #include <netinet/in.h>
+#include <poll.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -17,6 +18,7 @@ namespace {
 
 constexpr std::uint16_t kPatientAttempts = 64;
 constexpr std::uint64_t kLookAroundTicks = 2000000;  // about a millisecond
+constexpr std::uint64_t kFinishNs = 10ULL * 1000 * 1000 * 1000;
 
 long SendNow(int fd, const void* bytes, std::size_t size, int flags) {
   return Sys(SYS_sendto, fd, bytes, size, flags | MSG_DONTWAIT | MSG_NOSIGNAL, nullptr, 0);
@@ -185,6 +187,7 @@ int StartLeaving(Sock* sock, int fd, const Channel& ch) {
   }
   if (sock->tx.mode != TxMode::kRing) return sock->dead.load(std::memory_order_relaxed) != 0 ? -ECONNRESET : 0;
   const bool tell = channel::Leave(ch.theirs->gate, sock->tx.generation);
+  if (channel::HasLeft(ch.theirs->gate)) GuardReplay(sock, fd);
   if (!channel::RefreshRoom(sock->out, *ch.theirs)) {  // after the gate: the head of one who has gone is final
     Kill(sock, fd, "impossible head");
     return -ECONNRESET;
@@ -212,8 +215,41 @@ int Flush(Sock* sock, int fd, const Channel& ch) {
     if (sent < 0) return NoteSendError(sock, sent);
     channel::SentWhileLeaving(tx, static_cast<std::size_t>(sent));
   }
+  EndGuard(sock, fd);
   channel::EndLeave(ch.theirs->gate, tx.generation);
   return 0;
+}
+
+void GuardReplay(Sock* sock, int fd) {
+  if (sock->guarded) return;
+  int size = sizeof sock->linger;
+  const int reset[2] = {1, 0};
+  Sys(SYS_getsockopt, fd, SOL_SOCKET, SO_LINGER, sock->linger, &size);
+  Sys(SYS_setsockopt, fd, SOL_SOCKET, SO_LINGER, reset, sizeof reset);
+  sock->guarded = true;
+}
+
+void EndGuard(Sock* sock, int fd) {
+  if (!sock->guarded) return;
+  Sys(SYS_setsockopt, fd, SOL_SOCKET, SO_LINGER, sock->linger, sizeof sock->linger);
+  sock->guarded = false;
+}
+
+void FinishReplay(SockRef ref, int fd) {
+  Sock* sock = ref.sock;
+  const std::uint64_t give_up = MonotonicNs() + kFinishNs;
+  for (;;) {
+    {
+      Holding tx(sock->tx_lock);
+      Channel ch;
+      if (!tx.Held() || ref.Stale() || !sock->guarded || !OpenChannel(sock, &ch)) return;
+      if (Flush(sock, fd, ch) != -EAGAIN) return;
+    }
+    struct pollfd item = {fd, POLLOUT, 0};
+    const struct timespec patience = {0, 50 * 1000 * 1000};
+    if (MonotonicNs() > give_up) return;
+    Sys(SYS_ppoll, &item, 1, &patience, nullptr, 0);
+  }
 }
 
 int Bell(Sock* sock, int fd, const Channel& ch) {

@@ -266,6 +266,7 @@ void FinishSock(Sock* sock, int fd) {
 
 int SettleBeforeShutdown(SockRef ref, int fd, int how) {
   if (how == SHUT_RD) return 0;
+  FinishReplay(ref, fd);
   Holding tx(ref.sock->tx_lock);
   Channel ch;
   if (!tx.Held() || ref.Stale() || !OpenChannel(ref.sock, &ch)) return 0;
