@@ -2,8 +2,9 @@
 //
 // The kernel's set stays the truth for everything else. A connection that gets a channel moves to a kernel set of ours inside the
 // program's, edge-triggered; level, edge and one-shot are then the shim's to give. One that falls back to plain TCP gets the program's own
-// registration back. So whatever else makes the program's set ready is the kernel's to tell, however the program asks: poll, an outer set. Hot connections are looked at directly, without a system call; quiet ones are parked: armed
-// with the TCP bell, and left to the kernel until it reports them.
+// registration back. So whatever else makes the program's set ready is the kernel's to tell, however the program asks: poll, an outer set.
+// Hot connections are looked at directly, without a system call; quiet ones are parked: armed with the TCP bell, and left to the kernel
+// until it reports them.
 //
 // Per process. Thread safety: each set has a lock; it is never held while sleeping.
 #pragma once
@@ -113,9 +114,9 @@ class EpollSet {
   std::uint32_t* hot_ = nullptr;
   std::uint32_t capacity_ = 0, end_ = 0, hot_count_ = 0, rings_ = 0, nested_ = 0, turn_ = 0, free_ = 0;
   std::atomic<std::uint32_t> sleepers_{0};  // threads between ArmAll and RelaxAll
-  std::atomic<int> kick_fd_{-1};  // in the kernel's set from the first time that a sleeper must be woken by this side
-  int rings_fd_ = -1;  // the kernel set of connections on rings and of wake objects, in the program's set under tag_
-  std::atomic<bool> told_{false};  // Harvest has found something
+  std::atomic<int> kick_fd_{-1};            // in the kernel's set from the first time that a sleeper must be woken by this side
+  int rings_fd_ = -1;                       // the kernel set of connections on rings and of wake objects, in the program's set under tag_
+  std::atomic<bool> told_{false};           // Harvest has found something
   std::uint64_t tag_ = 0;
   std::uint64_t seen_attaches_ = 0;
   std::uint64_t waiter_ = 0;  // names this set among the waiters of wake_fds.h

@@ -39,7 +39,7 @@ struct alignas(64) Sock {
   std::atomic<std::uint8_t> framed{0};    // rx.mode == kRing, for those who do not hold rx_lock: the peer reads our frames' answers
   std::atomic<std::uint8_t> shut_rd{0};
   std::atomic<std::uint16_t> error{0};  // errno the kernel gave and the program has not seen yet
-  std::uint32_t bells_seen = 0;  // BELL frames taken off the queue
+  std::uint32_t bells_seen = 0;         // BELL frames taken off the queue
   channel::ConsumerState in;
   channel::SwitchReceiver rx;
 
@@ -47,12 +47,12 @@ struct alignas(64) Sock {
   alignas(64) Lock tx_lock;
   std::atomic<std::uint8_t> shut_wr{0};
   std::atomic<std::uint32_t> nospace{0};  // sends that found no room: each makes the next room an edge for EPOLLET
-  std::uint16_t up_attempts = 0;         // in a row, while the receiver still had bytes to read
-  std::uint8_t full_hits = 0;            // times the ring was full since it last grew
+  std::uint16_t up_attempts = 0;          // in a row, while the receiver still had bytes to read
+  std::uint8_t full_hits = 0;             // times the ring was full since it last grew
   channel::ProducerState out;
   channel::SwitchSender tx;
-  bool guarded = false;             // a replay is under way to somebody without the ring: SO_LINGER is ours (GuardReplay)
-  int linger[2] = {};               // guarded: the program's own
+  bool guarded = false;  // a replay is under way to somebody without the ring: SO_LINGER is ours (GuardReplay)
+  int linger[2] = {};    // guarded: the program's own
   std::uint64_t up_since_ns = 0;
   std::uint64_t look_again = 0;  // Ticks() at which a busy sender looks at the kernel's side again
 

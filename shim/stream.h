@@ -24,8 +24,8 @@ ssize_t TryReceive(SockRef ref, int fd, const struct iovec* parts, int count, in
 // Sends what there is room for. -EAGAIN: no room. -EPIPE: the caller raises SIGPIPE.
 ssize_t TrySend(SockRef ref, int fd, const struct iovec* parts, int count, int flags);
 
-// For a send that will not wait for the room it did not find: the next room is an edge for EPOLLET, and whoever sleeps already, for bytes or
-// because there was room, is rung for it. True: there is room by now, try again.
+// For a send that will not wait for the room it did not find: the next room is an edge for EPOLLET, and whoever sleeps already, for bytes
+// or because there was room, is rung for it. True: there is room by now, try again.
 bool RoomAfterAll(SockRef ref);
 
 // Fills the ring in place from a file. *offset may be null (the file's own position). As TrySend otherwise.
@@ -58,7 +58,8 @@ void LeaveForGood(SockRef ref, int fd, channel::Reason reason);
 // the program left bytes unread), and gives the channel back.
 void FinishSock(Sock* sock, int fd);
 
-// The program ends its stream: a replay to a receiver that has left its ring is finished first, as long as the peer takes it (10 s at most).
+// The program ends its stream: a replay to a receiver that has left its ring is finished first, as long as the peer takes it (10 s at
+// most).
 void FinishReplay(SockRef ref, int fd);
 
 // Around shutdown(2), `how` as there. 0, or -errno instead of the kernel's call.

@@ -71,8 +71,8 @@ void NoteKernelEnd(Sock* sock, int error);
 int StartLeaving(Sock* sock, int fd, const Channel& ch);
 int Flush(Sock* sock, int fd, const Channel& ch);
 
-// tx_lock. While a replay is under way to a receiver that has left its ring, what TCP has not taken is nowhere else: should this process die,
-// the stream must end with a reset, not with a FIN that says it is whole. Begins before the SWITCH, ends with the replay.
+// tx_lock. While a replay is under way to a receiver that has left its ring, what TCP has not taken is nowhere else: should this process
+// die, the stream must end with a reset, not with a FIN that says it is whole. Begins before the SWITCH, ends with the replay.
 void GuardReplay(Sock* sock, int fd);
 void EndGuard(Sock* sock, int fd);
 

@@ -17,6 +17,7 @@ namespace vsocket::shim {
 namespace {
 
 constexpr std::uint16_t kPatientAttempts = 64;
+constexpr std::uint64_t kProvenReader = 1 << 20;     // bytes
 constexpr std::uint64_t kLookAroundTicks = 2000000;  // about a millisecond
 constexpr std::uint64_t kFinishNs = 10ULL * 1000 * 1000 * 1000;
 
@@ -149,13 +150,15 @@ void LookAround(Sock* sock, int fd, const Channel& ch) {
 bool ConsiderGoingUp(Sock* sock, const Channel& ch, std::uint8_t next_byte) {
   if (sock->pinned.load(std::memory_order_relaxed) != 0 || !MayGoUpNow(sock, ch)) return false;
   // Best when the receiver has read everything: then no frame of ours ever stands behind payload in its TCP queue, where a hand-over could
-  // not get at it. A bulk sender may never see that moment, and goes up all the same.
-  // And when the peer has no payload by TCP on the way to us: should it die with a bell of ours unread, its kernel would drop that. A peer
-  // that is up has none.
-  const bool all_read = ch.theirs->head.load(std::memory_order_acquire) == sock->out.pos;
+  // not get at it. A bulk sender may never see that moment, and goes up all the same once the receiver has shown that it reads for itself:
+  // those that hand a connection over do so after its first bytes. And when the peer has no payload by TCP on the way to us: should it die
+  // with a bell of ours unread, its kernel would drop that. A peer that is up has none.
+  const std::uint64_t head = ch.theirs->head.load(std::memory_order_acquire);
+  const bool all_read = head == sock->out.pos;
   const bool all_here = PublishedPosition(*ch.theirs) == ch.mine->head.load(std::memory_order_relaxed);
   const bool peer_is_up = sock->framed.load(std::memory_order_relaxed) != 0;
-  if (!peer_is_up && !(all_read && all_here) && ++sock->up_attempts < kPatientAttempts) return false;
+  const bool may_be_impatient = head >= kProvenReader && ++sock->up_attempts >= kPatientAttempts;
+  if (!peer_is_up && !(all_read && all_here) && !may_be_impatient) return false;
   sock->up_attempts = 0;
   return GoUpNow(sock, ch, next_byte);
 }

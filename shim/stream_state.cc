@@ -140,7 +140,7 @@ bool Attach(Sock* sock, int fd, const Channel& ch, std::uint64_t sent, std::uint
   ch.mine->bells.store(0, std::memory_order_relaxed);
   ch.mine->capacity_log2.store(sock->out.capacity_log2, std::memory_order_relaxed);
   ch.mine->data_waiter.store(channel::kTcpBell, std::memory_order_relaxed);  // whoever waits, knowing us or not, is woken by TCP
-  sock->phase.store(Phase::kAttached, std::memory_order_seq_cst);  // before the look at the sleepers: see calls_poll.cc
+  sock->phase.store(Phase::kAttached, std::memory_order_seq_cst);            // before the look at the sleepers: see calls_poll.cc
   NoteRingChange();
   CountUpgraded();
   ch.mine->attached.store(sock->epoch, std::memory_order_release);  // from here on the peer may propose; pairs with ConsiderGoingUp

@@ -1,10 +1,10 @@
 #include "test/hostile/vandal.h"
 
-#include "channel/gate.h"
-
 #include <atomic>
 #include <cstring>
 #include <iterator>
+
+#include "channel/gate.h"
 
 namespace vsocket::hostile {
 
