@@ -82,12 +82,12 @@ bool InVforkChild() {
 
 void BeforeFork() {
   if (!fork_lock.Acquire()) return;  // a signal handler forks in the middle of a fork
-  ForEachHeld([](const Sock* sock) {
+  ForEachHeld([](Sock* sock) {
     if (sock->phase.load(std::memory_order_relaxed) >= Phase::kGranted) MakeFamily();
   });
   ShareForFork();
   // Those who sleep now do not listen to the family yet.
-  ForEachHeld([](const Sock* sock) {
+  ForEachHeld([](Sock* sock) {
     if (sock->sleepers.load(std::memory_order_relaxed) != 0) WakeSleepers(sock);
   });
   WakeSleepingSets();
