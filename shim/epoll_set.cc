@@ -51,6 +51,7 @@ void EpollSet::Reset(int new_epfd) {
   end_ = hot_count_ = rings_ = nested_ = turn_ = free_ = 0;
   wake_count_ = 0;
   in_family_ = false;
+  by_others_ = 0;
   sleepers_ = 0;
   kick_fd_ = -1;
   seen_attaches_ = 0;
@@ -336,6 +337,7 @@ int EpollSet::Collect(struct epoll_event* out, int room) {
   int count = 0;
   const std::uint32_t all = hot_count_;
   told_.store(false, std::memory_order_relaxed);
+  HeatTold();
   for (std::uint32_t i = 0; i < all && count < room; ++i) {
     if (turn_ >= hot_count_) turn_ = 0;
     if (hot_count_ == 0) break;

@@ -82,6 +82,8 @@ class EpollSet {
   void WakeOthers();
   // No lock. A connection has got a channel, or lost it: whoever sleeps on this set looks whether it is one of its.
   void WakeForChange();
+  // No lock. Somebody else has taken what the kernel would have told of this connection.
+  void Tell(const Sock* sock);
   // lock. For a poll or an outer set: is anything ready now?
   [[nodiscard]] bool IsReady();
 
@@ -99,6 +101,7 @@ class EpollSet {
   bool MakeRings();
   bool AddToRings(int fd, std::uint32_t events, std::uint32_t id);
   void Harvest();
+  void HeatTold();
   void Heat(std::uint32_t id);
   void Cool(std::uint32_t id);
   bool Park(std::uint32_t id);
@@ -118,6 +121,7 @@ class EpollSet {
   std::atomic<int> kick_fd_{-1};            // in the kernel's set from the first time that a sleeper must be woken by this side
   int rings_fd_ = -1;                       // the kernel set of connections on rings and of wake objects, in the program's set under tag_
   std::atomic<bool> told_{false};           // Harvest has found something
+  std::atomic<std::uint32_t> by_others_{0};  // the connection that Tell was about; kNotHot: more than one
   std::uint64_t tag_ = 0;
   std::uint64_t seen_attaches_ = 0;
   std::uint64_t waiter_ = 0;  // names this set among the waiters of wake_fds.h
@@ -135,6 +139,7 @@ void CopySet(int epfd, int copy);                // dup
 void ForgetSets(unsigned first, unsigned last);  // close_range, both ends included
 void RefreshSets();                              // before exec: connections that have left their channels are the kernel's again
 void WakeSleepingSets();                         // a connection got a channel, or lost it
+void TellSets(const Sock* sock);                 // somebody has taken the bell off it, or changed its way
 void InheritSets();                              // in the child after fork
 // A connection's descriptor is being closed: out of every set.
 void ForgetWatches(int fd, SockRef ref);

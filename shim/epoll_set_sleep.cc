@@ -19,7 +19,7 @@ bool EpollSet::WantsRoom(const Watch& watch) const {
 }
 
 bool EpollSet::AnythingNew() const {
-  if (told_.load(std::memory_order_relaxed)) return true;
+  if (told_.load(std::memory_order_relaxed) || by_others_.load(std::memory_order_relaxed) != 0) return true;
   for (std::uint32_t i = 0; i < hot_count_; ++i) {
     const Watch& watch = watches_[hot_[i]];
     if (watch.disabled) continue;
@@ -79,7 +79,28 @@ bool EpollSet::ArmAll() {
   if (GetConfig().upgrade && SeenOtherThreads()) (void)MakeKick();
   if (!in_family_ && rings_ != 0 && FamilyFd() >= 0) in_family_ = AddToRings(FamilyFd(), EPOLLIN, kWakeId);
   sleepers_.fetch_add(1, std::memory_order_seq_cst);
-  return RingChanges() == seen_attaches_ && ArmHot();
+  return RingChanges() == seen_attaches_ && by_others_.load(std::memory_order_seq_cst) == 0 && ArmHot();
+}
+
+void EpollSet::Tell(const Sock* sock) {
+  if (rings_ == 0) return;
+  std::uint32_t told = 0;
+  const std::uint32_t index = IndexOf(sock);
+  // seq_cst, with ArmAll: either the sleeper sees it, or we see the sleeper.
+  if (!by_others_.compare_exchange_strong(told, index, std::memory_order_seq_cst) && told != index)
+    by_others_.store(kNotHot, std::memory_order_seq_cst);
+  WakeForChange();
+}
+
+// The kernel has nothing to tell of a bell that is off the socket: a connection that was left to it is looked at again.
+void EpollSet::HeatTold() {
+  if (by_others_.load(std::memory_order_relaxed) == 0) return;
+  const std::uint32_t told = by_others_.exchange(0, std::memory_order_seq_cst);
+  for (std::uint32_t id = 0; id < end_; ++id) {
+    const Watch& watch = watches_[id];
+    if (watch.fd < 0 || !watch.on_ring || watch.dormant || watch.hot_at != kNotHot) continue;
+    if (told == kNotHot || told == IndexOf(watch.ref.sock)) Heat(id);
+  }
 }
 
 void EpollSet::WakeForChange() {
@@ -157,6 +178,7 @@ bool EpollSet::NeedsUs() const {
 bool EpollSet::IsReady() {
   Refresh();
   Harvest();
+  HeatTold();
   for (std::uint32_t i = 0; i < hot_count_; ++i) {
     if (IsReady(watches_[hot_[i]])) return true;
   }

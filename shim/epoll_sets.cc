@@ -110,6 +110,11 @@ void WakeSleepingSets() {
   for (int i = 0; i < end; ++i) sets[i].WakeForChange();
 }
 
+void TellSets(const Sock* sock) {
+  const int end = sets_end.load(std::memory_order_acquire);
+  for (int i = 0; i < end; ++i) sets[i].Tell(sock);
+}
+
 void InheritSets() {
   making.Reset();
   const int end = sets_end.load(std::memory_order_acquire);

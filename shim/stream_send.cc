@@ -180,8 +180,8 @@ bool ConsiderGoingUp(Sock* sock, const Channel& ch, std::uint8_t next_byte) {
   const bool all_read = head == sock->out.pos;
   const bool all_here = PublishedPosition(*ch.theirs) == ch.mine->head.load(std::memory_order_relaxed);
   const bool peer_is_up = sock->framed.load(std::memory_order_relaxed) != 0;
-  const bool may_be_impatient = head >= kProvenReader && ++sock->up_attempts >= kPatientAttempts;
-  if (!peer_is_up && !(all_read && all_here) && !may_be_impatient) return false;
+  const bool may_be_impatient = head >= kProvenReader && (peer_is_up || ++sock->up_attempts >= kPatientAttempts);
+  if (!(all_read && (all_here || peer_is_up)) && !may_be_impatient) return false;
   sock->up_attempts = 0;
   return GoUpNow(sock, ch, next_byte);
 }
