@@ -43,6 +43,7 @@ std::uint32_t MissingBells(const Sock* sock, const Channel& ch) {
 bool NothingToWaitFor(Sock* sock, const Channel& ch) {
   if (sock->rx.mode == RxMode::kDraining || !channel::RefreshData(sock->in, *ch.theirs)) return false;
   if (sock->rx.mode == RxMode::kRing) return channel::Available(sock->in) == 0;  // bells are next in the TCP queue
+  if (sock->rx.tcp_pos != sock->in.pos) return false;  // a replay of what was read from the ring already: not for the next owner
   // Not entered: payload by TCP comes before. Frames behind it would reach the next owner.
   const channel::Proposal proposal = LoadProposal(ch);
   const bool empty = proposal.generation == sock->rx.generation || ch.theirs->tail.load(std::memory_order_acquire) == proposal.start;
