@@ -48,7 +48,7 @@ struct alignas(64) Sock {
   std::atomic<std::uint8_t> shut_wr{0};
   std::atomic<std::uint32_t> nospace{0};  // sends that found no room: each makes the next room an edge for EPOLLET
   std::uint16_t up_attempts = 0;          // in a row, while the receiver still had bytes to read
-  std::uint8_t full_hits = 0;             // times the ring was full since it last grew
+  bool outgrown = false;                  // the ring was too small: the next one is bigger
   channel::ProducerState out;
   channel::SwitchSender tx;
   bool guarded = false;  // a replay is under way to somebody without the ring: SO_LINGER is ours (GuardReplay)

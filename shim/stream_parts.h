@@ -71,6 +71,10 @@ void NoteKernelEnd(Sock* sock, int error);
 int StartLeaving(Sock* sock, int fd, const Channel& ch);
 int Flush(Sock* sock, int fd, const Channel& ch);
 
+// tx_lock, kRing. The ring is full and could be bigger, but not while there is something in it: by TCP until it is empty, which also takes
+// as much unread as programs are used to that send before anybody receives. False: it is as big as it gets.
+bool OutgrowRing(Sock* sock, int fd, const Channel& ch);
+
 // tx_lock. While a replay is under way to a receiver that has left its ring, what TCP has not taken is nowhere else: should this process
 // die, the stream must end with a reset, not with a FIN that says it is whole. Begins before the SWITCH, ends with the replay.
 void GuardReplay(Sock* sock, int fd);

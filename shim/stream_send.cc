@@ -29,13 +29,17 @@ long SendNow(int fd, const void* bytes, std::size_t size, int flags) {
   return Sys(SYS_sendto, fd, bytes, size, flags | MSG_DONTWAIT | MSG_NOSIGNAL, nullptr, 0);
 }
 
-// Bigger when the program has more to say than fits, back to small when little went through a big one. Only an empty ring may change.
+std::uint32_t Bigger(std::uint32_t capacity_log2) {
+  return capacity_log2 + 2 < channel::kRingMaxLog2 ? capacity_log2 + 2 : static_cast<std::uint32_t>(channel::kRingMaxLog2);
+}
+
+// Bigger when the program has more to say than fits. Only an empty ring may change.
 void AdjustCapacity(Sock* sock, const Channel& ch, std::uint64_t size) {
   channel::ProducerState& out = sock->out;
-  if (!channel::IsDrained(out) || out.capacity_log2 >= channel::kRingMaxLog2) return;
-  if (size < (1ULL << out.capacity_log2) && sock->full_hits < 2) return;
-  sock->full_hits = 0;
-  channel::SetCapacity(out, *ch.mine, out.capacity_log2 + 2);
+  std::uint32_t capacity_log2 = out.capacity_log2;
+  if (!channel::IsDrained(out)) return;
+  while (size >= (1ULL << capacity_log2) && capacity_log2 < channel::kRingMaxLog2) capacity_log2 = Bigger(capacity_log2);
+  if (capacity_log2 != out.capacity_log2) channel::SetCapacity(out, *ch.mine, capacity_log2);
 }
 
 // Bytes that TCP has taken and not sent yet, for want of window.
@@ -104,7 +108,6 @@ ssize_t FindRoom(Sock* sock, int fd, const Channel& ch, std::uint64_t wanted, st
   }
   *room = channel::Room(out);
   if (*room != 0) return 0;
-  if (sock->full_hits < 255) ++sock->full_hits;
   if (!sock->framed.load(std::memory_order_relaxed) && sock->rx_lock.TryAcquire()) {
     (void)ConsiderProposal(sock, fd, ch);  // a program that only sends has not looked
     sock->rx_lock.Release();
@@ -114,6 +117,7 @@ ssize_t FindRoom(Sock* sock, int fd, const Channel& ch, std::uint64_t wanted, st
     const int left = StartLeaving(sock, fd, ch);
     return left == 0 ? -EINPROGRESS : left;
   }
+  if (OutgrowRing(sock, fd, ch)) return sock->tx.mode == TxMode::kTcp ? -EINPROGRESS : -EAGAIN;
   return -EAGAIN;
 }
 
@@ -190,6 +194,8 @@ bool GoUpNow(Sock* sock, const Channel& ch, std::uint8_t next_byte) {
   if (!MayGoUpNow(sock, ch)) return false;
   if (!channel::Take(ch.theirs->gate, channel::NextGeneration(sock->tx.generation))) return false;
   channel::ProducerState& out = sock->out;
+  if (sock->outgrown) out.capacity_log2 = Bigger(out.capacity_log2);
+  sock->outgrown = false;
   const channel::Proposal proposal = channel::GoUp(sock->tx, out.pos, next_byte);
   out.seen_head = out.pos;
   ch.mine->capacity_log2.store(out.capacity_log2, std::memory_order_relaxed);
@@ -223,6 +229,13 @@ int StartLeaving(Sock* sock, int fd, const Channel& ch) {
   // Who sleeps for room in the ring waits for the kernel from now on.
   if (sock->sleepers.load(std::memory_order_relaxed) != 0) WakeSleepers(sock);
   return Flush(sock, fd, ch);
+}
+
+bool OutgrowRing(Sock* sock, int fd, const Channel& ch) {
+  if (sock->out.capacity_log2 >= channel::kRingMaxLog2) return false;
+  sock->outgrown = true;
+  (void)StartLeaving(sock, fd, ch);
+  return true;
 }
 
 int Flush(Sock* sock, int fd, const Channel& ch) {

@@ -213,6 +213,7 @@ bool PrepareToSleep(SockRef ref, int fd, bool want_in, bool want_out, std::uint3
     channel::Arm(ch.mine->space_waiter, target);
     if (!channel::RefreshRoom(sock->out, *ch.theirs) || channel::Room(sock->out) >= channel::WritableRoom(sock->out.capacity_log2))
       return false;
+    if (OutgrowRing(sock, fd, ch)) return false;
     *kernel_events |= POLLIN;  // the bell comes as a byte
   } else if (want_out) {
     *kernel_events |= POLLOUT;
