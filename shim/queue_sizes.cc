@@ -63,15 +63,12 @@ std::uint64_t UntakenBytes(SockRef ref, std::uint64_t in_kernel) {
   Holding tx(ref.sock->tx_lock);
   Channel ch;
   if (!tx.Held() || !IsOpen(ref, &ch)) return in_kernel;
-  if (ref.sock->tx.mode != TxMode::kRing) {
-    // The kernel's queue may hold frames as well: no more than what the peer has not read, by its own word.
-    const std::uint64_t queued = in_kernel + UnsentReplay(ref.sock);
-    const std::uint64_t head = ch.theirs->head.load(std::memory_order_acquire);
-    const std::uint64_t unread = Above(ref.sock->out.pos, head);
-    return channel::HasLeft(ch.theirs->gate) || queued < unread ? queued : unread;
-  }
-  const bool sound = channel::RefreshRoom(ref.sock->out, *ch.theirs);
-  return in_kernel + (sound ? ref.sock->out.pos - ref.sock->out.seen_head : 0);
+  std::uint64_t queued = in_kernel + UnsentReplay(ref.sock);
+  if (ref.sock->tx.mode == TxMode::kRing && channel::RefreshRoom(ref.sock->out, *ch.theirs))
+    queued += ref.sock->out.pos - ref.sock->out.seen_head;
+  // The kernel's queue may hold frames as well: no more than what the peer has not read, by its own word.
+  const std::uint64_t unread = Above(ref.sock->out.pos, ch.theirs->head.load(std::memory_order_acquire));
+  return channel::HasLeft(ch.theirs->gate) || queued < unread ? queued : unread;
 }
 
 bool CountStream(SockRef ref, int fd, StreamCounts* counts) {
