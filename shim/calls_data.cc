@@ -195,7 +195,11 @@ ssize_t SpliceToRing(int in, int out, std::size_t size, unsigned flags) {
   while (done < got) {
     const ssize_t sent = vsocket_send(out, piece + done, static_cast<std::size_t>(got - done), 0);
     if (sent > 0) done += sent;
-    if (sent < 0 && errno != EAGAIN && errno != EINTR) return done != 0 ? done : sent;
+    if (sent < 0 && errno != EAGAIN && errno != EINTR) {
+      if (done == 0) return sent;
+      KeepForNextCall(FindSock(out), -errno);
+      return done;
+    }
     struct pollfd writable = {out, POLLOUT, 0};
     if (sent < 0) (void)vsocket_poll(&writable, 1, -1);
   }

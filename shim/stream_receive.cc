@@ -174,7 +174,8 @@ void TakeFrames(Sock* sock, int fd, const Channel& ch) {
     if (seen <= 0) return NoteKernelEnd(sock, static_cast<int>(-seen));
     const channel::FrameScan scan = channel::ScanFrames(sock->rx, bytes, static_cast<std::size_t>(seen), sock->in.pos, sock->in.seen_tail);
     if (scan.outcome == channel::FrameScan::Outcome::kBroken) return Kill(sock, fd, "a frame that is none");
-    if (scan.consumed != 0) (void)Discard(fd, scan.consumed);
+    if (scan.consumed != 0 && Discard(fd, scan.consumed) != static_cast<long>(scan.consumed))
+      return Kill(sock, fd, "somebody else reads its frames");
     sock->bells_seen += static_cast<std::uint32_t>(scan.bells);
     if (sock->rx.mode != RxMode::kRing) {
       sock->framed.store(0, std::memory_order_relaxed);
@@ -185,7 +186,8 @@ void TakeFrames(Sock* sock, int fd, const Channel& ch) {
       return NoteKernelEnd(sock, SocketError(fd));
     }
     if (scan.consumed != 0 && sock->sleepers.load(std::memory_order_relaxed) != 0) WakeSleepers(sock);
-    if (scan.consumed < static_cast<std::size_t>(seen) || static_cast<std::size_t>(seen) < kFrameBatch) return;
+    if (scan.consumed < static_cast<std::size_t>(seen)) return;
+    // Once more, to EAGAIN: behind a bell may be the end, of which an edge-triggered waiter was told together with it.
   }
 }
 

@@ -241,12 +241,19 @@ void EndSent(struct End* end, uint64_t n) {
   Count(&end->lane->share->sent, n);
 }
 
+// The first bytes, as many as fit.
+static void HexSample(char* hex, size_t room, const unsigned char* bytes, size_t n) {
+  hex[0] = '\0';
+  for (size_t i = 0; i < n && 2 * i + 3 <= room; ++i) snprintf(hex + 2 * i, room - 2 * i, "%02x", bytes[i]);
+}
+
 void EndReceived(struct End* end, const void* data, uint64_t n, const char* call) {
   const uint64_t total = end->plan->total[1 - end->side];
   const size_t right = StreamCheck(end->rx_key, end->rx, data, n);
   if (n > total - end->rx) {
-    const unsigned char* last = (const unsigned char*)data + n - 1;
-    Fail("%s: %llu bytes, more than the peer sent (%zu of them right, the last is %02x); %s", call, (unsigned long long)n, right, *last,
+    char hex[64];
+    HexSample(hex, sizeof hex, (const unsigned char*)data + right, n - right);
+    Fail("%s: %llu bytes, more than the peer sent (%zu of them right, then %s); %s", call, (unsigned long long)n, right, hex,
          EndDescribe(end).text);
   }
   if (right != n) {
@@ -254,8 +261,7 @@ void EndReceived(struct End* end, const void* data, uint64_t n, const char* call
     const size_t sample = n - right < 16 ? n - right : 16;
     const int64_t found = sample < 8 ? -1 : StreamFind(end->rx_key, end->rx + right, 8 << 20, wrong, sample);
     char hex[64];
-    int used = 0;
-    for (size_t i = 0; i < sample; ++i) used += snprintf(hex + used, sizeof hex - (size_t)used, "%02x", wrong[i]);
+    HexSample(hex, sizeof hex, wrong, sample);
     Fail("%s: wrong byte at position %llu (%zu of %llu bytes were right): %s, which belongs to position %lld of this stream; %s", call,
          (unsigned long long)(end->rx + right), right, (unsigned long long)n, hex, (long long)found, EndDescribe(end).text);
   }
