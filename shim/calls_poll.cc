@@ -138,6 +138,7 @@ bool HasRings(const Poll& poll) {
 
 // A sleep on a connection that is plain so far. False: it is not any more. AfterSleep either way.
 bool PrepareForAttach(SockRef ref) {
+  if (ref.Stale()) return false;
   // seq_cst, with Attach's store of the phase and its look at the sleepers: one of the two sees the other.
   ref.sock->sleepers.fetch_add(1, std::memory_order_seq_cst);
   return ref.sock->phase.load(std::memory_order_seq_cst) != Phase::kAttached;

@@ -86,6 +86,7 @@ class EpollSet {
   [[nodiscard]] bool IsReady();
 
   void Reset(int new_epfd);
+  void Inherit();  // in the child after fork
   void Free();
 
  private:
@@ -133,7 +134,7 @@ void CopySet(int epfd, int copy);                // dup
 void ForgetSets(unsigned first, unsigned last);  // close_range, both ends included
 void RefreshSets();                              // before exec: connections that have left their channels are the kernel's again
 void WakeSleepingSets();                         // a connection got a channel, or lost it
-void FreeSetLocks();                             // in the child after fork
+void InheritSets();                              // in the child after fork
 // A connection's descriptor is being closed: out of every set.
 void ForgetWatches(int fd, SockRef ref);
 

@@ -109,6 +109,16 @@ void EpollSet::WakeOthers() {
   if (sleepers_ != 0 && !ArmHot()) Kick();
 }
 
+// The sleeps that the copied words tell of are the parent's, and its to end.
+void EpollSet::Inherit() {
+  sleepers_ = 0;
+  for (std::uint32_t id = 0; id < end_; ++id) {
+    Watch& watch = watches_[id];
+    watch.armed = false;
+    if (watch.fd >= 0 && watch.on_ring && !watch.dormant) Heat(id);
+  }
+}
+
 bool EpollSet::MakeKick() {
   if (kick_fd_.load(std::memory_order_relaxed) >= 0) return true;
   const long made = Sys(SYS_eventfd2, 0, EFD_CLOEXEC | EFD_NONBLOCK);

@@ -108,10 +108,13 @@ void WakeSleepingSets() {
   for (int i = 0; i < end; ++i) sets[i].WakeForChange();
 }
 
-void FreeSetLocks() {
+void InheritSets() {
   making.Reset();
   const int end = sets_end.load(std::memory_order_acquire);
-  for (int i = 0; i < end; ++i) sets[i].lock.Reset();
+  for (int i = 0; i < end; ++i) {
+    sets[i].lock.Reset();
+    if (sets[i].epfd >= 0) sets[i].Inherit();
+  }
 }
 
 std::uint32_t WatchHint(int fd) {

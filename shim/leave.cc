@@ -9,6 +9,7 @@
 #include "shim/epoll_set.h"
 #include "shim/stream_parts.h"
 #include "shim/sys.h"
+#include "shim/wait.h"
 
 namespace vsocket::shim {
 namespace {
@@ -30,6 +31,7 @@ void BackToPlain(Sock* sock, int fd, const Channel& ch, channel::Reason reason) 
   SendRelease(sock, reason);
   sock->phase.store(Phase::kPlain, std::memory_order_release);
   NoteRingChange();
+  if (sock->sleepers.load(std::memory_order_relaxed) != 0) WakeSleepers(sock);
   LetGoRegion(sock->region, sock->region_id);
 }
 

@@ -34,7 +34,7 @@ void AfterForkInChild() {
   // What belongs to one process, its locks included: another thread of the parent may have held one, and is not here to let it go.
   ForgetAgent();  // the line is the parent's
   ForgetWakeFds();
-  FreeSetLocks();
+  InheritSets();
   FreeRegionLock();
   FreeHandOverLock();
   ResetStatsForChild();

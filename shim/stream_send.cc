@@ -11,6 +11,7 @@
 #include "shim/stats.h"
 #include "shim/stream_parts.h"
 #include "shim/sys.h"
+#include "shim/wait.h"
 #include "shim/wake_fds.h"
 
 namespace vsocket::shim {
@@ -197,6 +198,8 @@ int StartLeaving(Sock* sock, int fd, const Channel& ch) {
   }
   (tell ? channel::GoDown : channel::GoDownSilently)(sock->tx, sock->out.seen_head, sock->out.pos);
   CountDown();
+  // Who sleeps for room in the ring waits for the kernel from now on.
+  if (sock->sleepers.load(std::memory_order_relaxed) != 0) WakeSleepers(sock);
   return Flush(sock, fd, ch);
 }
 

@@ -192,11 +192,12 @@ std::uint64_t RingTail(const Sock* sock) {
 bool PrepareToSleep(SockRef ref, int fd, bool want_in, bool want_out, std::uint32_t target, short* kernel_events) {
   Sock* sock = ref.sock;
   *kernel_events = 0;
-  if (sock->sleepers.fetch_add(1, std::memory_order_relaxed) != 0) target = channel::kTcpBell;  // one word, several sleepers: all watch TCP
   Holding rx(sock->rx_lock);
   Holding tx(sock->tx_lock);
   Channel ch;
-  if (!rx.Held() || !tx.Held() || ref.Stale() || !OpenChannel(sock, &ch)) return false;
+  if (!rx.Held() || !tx.Held() || ref.Stale()) return false;
+  if (sock->sleepers.fetch_add(1, std::memory_order_relaxed) != 0) target = channel::kTcpBell;  // one word, several sleepers: all watch TCP
+  if (!OpenChannel(sock, &ch)) return false;
   sock->shim_waits.store(1, std::memory_order_relaxed);
   PollAgent();
   if (sock->dead.load(std::memory_order_relaxed) != 0) return false;
@@ -236,7 +237,8 @@ void AfterSleep(SockRef ref) {
   Holding rx(ref.sock->rx_lock);
   Holding tx(ref.sock->tx_lock);
   Channel ch;
-  if (ref.sock->sleepers.fetch_sub(1, std::memory_order_relaxed) != 1 || ref.Stale() || !OpenChannel(ref.sock, &ch)) return;
+  if (!rx.Held() || !tx.Held() || ref.Stale()) return;  // not counted, or a count that ended with the connection
+  if (ref.sock->sleepers.fetch_sub(1, std::memory_order_relaxed) != 1 || !OpenChannel(ref.sock, &ch)) return;
   channel::Disarm(ch.mine->data_waiter);
   channel::Disarm(ch.mine->space_waiter);
 }
