@@ -6,6 +6,7 @@
 
 #include "shim/config.h"
 #include "shim/epoll_set.h"
+#include "shim/family.h"
 #include "shim/errno.h"
 #include "shim/real.h"
 #include "shim/stream.h"
@@ -22,6 +23,7 @@ constexpr short kIn = POLLIN | POLLRDNORM;
 constexpr short kOut = POLLOUT | POLLWRNORM;
 constexpr short kArmed = 0x4000;  // in our copy: prepared for this sleep. No bit of the kernel's
 constexpr nfds_t kOnStack = 256;
+constexpr nfds_t kExtra = 3;  // descriptors of ours behind the program's
 
 SockRef OnRing(int fd) {
   const SockRef ref = FindSock(fd);
@@ -49,10 +51,10 @@ bool AnyRing(const struct pollfd* items, nfds_t count) {
   return false;
 }
 
-// Memory for the kernel's copy of the list and two descriptors more; on the stack for all but huge lists.
+// Memory for the kernel's copy of the list and descriptors of ours; on the stack for all but huge lists.
 class Scratch {
  public:
-  explicit Scratch(nfds_t count) : bytes_((count + 2 + count) * sizeof(struct pollfd)) {
+  explicit Scratch(nfds_t count) : bytes_((count + kExtra + count) * sizeof(struct pollfd)) {
     if (count <= kOnStack) return;
     const long at = Sys(SYS_mmap, nullptr, bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (at >= 0 || at < -4095) pages_ = reinterpret_cast<struct pollfd*>(at);
@@ -70,7 +72,7 @@ class Scratch {
   std::size_t bytes_;
   struct pollfd* pages_ = nullptr;
   bool failed_ = false;
-  struct pollfd stack_[kOnStack + 2];
+  struct pollfd stack_[kOnStack + kExtra];
 };
 
 struct Poll {
@@ -189,6 +191,7 @@ int SleepOnAll(const Poll& poll, std::uint64_t left_ns) {
   nfds_t armed = 0;
   bool quiet = true;
   int fast_fd = -1;
+  int family_fd = -1;
   std::uint64_t fast_region = 0;
   for (; armed < poll.count && quiet; ++armed) {
     const struct pollfd& item = poll.items[armed];
@@ -219,6 +222,7 @@ int SleepOnAll(const Poll& poll, std::uint64_t left_ns) {
       target = fast.target;
     }
     if (wake_fd >= 0) RegisterSleeper(ref.sock, wake_fd);
+    if (family_fd < 0) family_fd = FamilyWakeFd(ref.sock);
     short events = 0;
     quiet = PrepareToSleep(ref, item.fd, item.events & kIn, item.events & kOut, target, &events);
     poll.copy[armed].events = static_cast<short>(events | (item.events & ~(kIn | kOut)) | kArmed);
@@ -227,7 +231,9 @@ int SleepOnAll(const Poll& poll, std::uint64_t left_ns) {
   if (quiet) {
     poll.copy[extra++] = {wake_fd, POLLIN, 0};
     if (fast_fd >= 0) poll.copy[extra++] = {fast_fd, POLLIN, 0};
+    if (family_fd >= 0) poll.copy[extra++] = {family_fd, POLLIN, 0};
     got = KernelPoll(poll, extra, left_ns, poll.mask);
+    if (family_fd >= 0 && poll.copy[extra - 1].revents != 0) HearFamily();
   }
   for (nfds_t i = 0; i < armed; ++i) {
     const SockRef ref = FindSock(poll.items[i].fd);

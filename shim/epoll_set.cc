@@ -50,6 +50,7 @@ void EpollSet::Reset(int new_epfd) {
   epfd = new_epfd;
   end_ = hot_count_ = rings_ = nested_ = turn_ = free_ = 0;
   wake_count_ = 0;
+  in_family_ = false;
   sleepers_ = 0;
   kick_fd_ = -1;
   seen_attaches_ = 0;

@@ -4,6 +4,7 @@
 
 #include "shim/config.h"
 #include "shim/epoll_set.h"
+#include "shim/family.h"
 #include "shim/own_fds.h"
 #include "shim/stream.h"
 #include "shim/sys.h"
@@ -76,6 +77,7 @@ bool EpollSet::ArmHot() {
 
 bool EpollSet::ArmAll() {
   if (GetConfig().upgrade && SeenOtherThreads()) (void)MakeKick();
+  if (!in_family_ && rings_ != 0 && FamilyFd() >= 0) in_family_ = AddToRings(FamilyFd(), EPOLLIN, kWakeId);
   sleepers_.fetch_add(1, std::memory_order_seq_cst);
   return RingChanges() == seen_attaches_ && ArmHot();
 }

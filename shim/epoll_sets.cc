@@ -48,6 +48,7 @@ EpollSet* MakeSet(int epfd) {
   for (int i = 0; i < kMaxSets; ++i) {
     if (users[i].load(std::memory_order_relaxed) != 0) continue;
     users[i].store(1, std::memory_order_relaxed);
+    Holding inside(sets[i].lock);
     sets[i].Reset(epfd);
     if (i >= sets_end.load(std::memory_order_relaxed)) sets_end.store(i + 1, std::memory_order_release);
     by_fd[epfd].store(static_cast<std::uint16_t>(i + 1), std::memory_order_release);
@@ -71,10 +72,11 @@ EpollSet* MakeSetIfEpoll(int fd) {
 
 void DropSet(int epfd) {
   if (by_fd == nullptr || static_cast<unsigned>(epfd) >= kMaxFds) return;
+  Holding hold(making);  // a place that seems free before it is would be freed under its next owner
   const std::uint16_t entry = by_fd[epfd].exchange(0, std::memory_order_acq_rel);
   if (entry == 0 || users[entry - 1].fetch_sub(1, std::memory_order_acq_rel) != 1) return;
   EpollSet& set = sets[entry - 1];
-  Holding hold(set.lock);
+  Holding inside(set.lock);
   set.Free();
 }
 

@@ -3,12 +3,15 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 
+#include "shim/epoll_set.h"
+#include "shim/family.h"
 #include "shim/lock.h"
 #include "shim/sock.h"
 #include "shim/start.h"
 #include "shim/stats.h"
 #include "shim/stream.h"
 #include "shim/sys.h"
+#include "shim/wait.h"
 
 namespace vsocket::shim {
 namespace {
@@ -79,7 +82,15 @@ bool InVforkChild() {
 
 void BeforeFork() {
   if (!fork_lock.Acquire()) return;  // a signal handler forks in the middle of a fork
+  ForEachHeld([](Sock* sock) {
+    if (sock->phase.load(std::memory_order_relaxed) >= Phase::kGranted) MakeFamily();
+  });
   ShareForFork();
+  // Those who sleep now do not listen to the family yet.
+  ForEachHeld([](Sock* sock) {
+    if (sock->sleepers.load(std::memory_order_relaxed) != 0) WakeSleepers(sock);
+  });
+  WakeSleepingSets();
   announced.store(true, std::memory_order_relaxed);
 }
 

@@ -190,7 +190,7 @@ void ForgetFdsOf(const Sock* sock) {
 }
 }  // namespace
 
-void ForEachHeld(void (*visit)(const Sock* sock)) {
+void ForEachHeld(void (*visit)(Sock* sock)) {
   const std::uint32_t end = EndOfArena();
   for (std::uint32_t index = 1; index < end; ++index) {
     if (IsHeldHere(index)) visit(&socks[index]);

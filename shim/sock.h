@@ -130,7 +130,7 @@ using SockVisitor = void (*)(int fd, SockRef ref, void* context);
 void ForEachSock(SockVisitor visit, void* context);
 
 // Calls visit(sock) once for each connection of this process, however many fds it has.
-void ForEachHeld(void (*visit)(const Sock* sock));
+void ForEachHeld(void (*visit)(Sock* sock));
 
 // Arena index of a Sock, for keys; and back (null when out of range).
 std::uint32_t IndexOf(const Sock* sock);

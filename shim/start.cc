@@ -5,6 +5,7 @@
 #include "shim/agent_link.h"
 #include "shim/config.h"
 #include "shim/epoll_set.h"
+#include "shim/family.h"
 #include "shim/hand_over.h"
 #include "shim/log.h"
 #include "shim/real.h"
@@ -34,6 +35,7 @@ void AfterForkInChild() {
   // What belongs to one process, its locks included: another thread of the parent may have held one, and is not here to let it go.
   ForgetAgent();  // the line is the parent's
   ForgetWakeFds();
+  InheritFamily();
   InheritSets();
   FreeRegionLock();
   FreeHandOverLock();

@@ -25,7 +25,10 @@ void Add(std::atomic<std::uint64_t>& counter, std::uint64_t amount) {
 }
 
 // Wraps below zero for `sign` -1: what is added later brings it back.
-void Count(const Sock* sock, std::uint64_t sign) {
+void Count(Sock* sock, std::uint64_t sign) {
+  // Positions that fit together. Not to be had in a signal handler that interrupts the holder, whose bytes are few.
+  Holding rx(sock->rx_lock);
+  Holding tx(sock->tx_lock);
   const Phase phase = sock->phase.load(std::memory_order_relaxed);
   if (phase < Phase::kPlain) return;
   const bool attached = phase == Phase::kAttached;
@@ -39,7 +42,7 @@ void Count(const Sock* sock, std::uint64_t sign) {
   if (reason != 0 && reason < kReasons) Add(totals.reasons[reason], sign);
 }
 
-void TakeBack(const Sock* sock) {
+void TakeBack(Sock* sock) {
   Count(sock, std::uint64_t{0} - 1);
 }
 
@@ -58,7 +61,7 @@ void CountUpgraded() {
   Add(totals.upgraded, 1);
 }
 
-void CountSock(const Sock* sock) {
+void CountSock(Sock* sock) {
   Count(sock, 1);
 }
 

@@ -11,7 +11,7 @@ void CountUp();    // a direction went up to a ring
 void CountDown();  // a direction came down to TCP
 void CountUpgraded();
 // A connection of this process is over, or the process is: its bytes join the totals.
-void CountSock(const Sock* sock);
+void CountSock(Sock* sock);
 // Once; later calls do nothing. `even_if_nothing`: a process without any connection has its line too.
 void WriteStats(bool even_if_nothing = true);
 // From here on only what is new counts: in a forked child, and after an exec that failed (its statistics were written).

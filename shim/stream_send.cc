@@ -1,6 +1,8 @@
 // The sending half: by TCP until the ring may be entered, by the ring after it, and the way back.
+#include <linux/sockios.h>
 #include <netinet/in.h>
 #include <poll.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -20,6 +22,7 @@ namespace {
 constexpr std::uint16_t kPatientAttempts = 64;
 constexpr std::uint64_t kProvenReader = 1 << 20;     // bytes
 constexpr std::uint64_t kLookAroundTicks = 2000000;  // about a millisecond
+constexpr std::uint64_t kAcknowledgeNs = 1000ULL * 1000 * 1000;
 constexpr std::uint64_t kFinishNs = 10ULL * 1000 * 1000 * 1000;
 
 long SendNow(int fd, const void* bytes, std::size_t size, int flags) {
@@ -33,6 +36,25 @@ void AdjustCapacity(Sock* sock, const Channel& ch, std::uint64_t size) {
   if (size < (1ULL << out.capacity_log2) && sock->full_hits < 2) return;
   sock->full_hits = 0;
   channel::SetCapacity(out, *ch.mine, out.capacity_log2 + 2);
+}
+
+// Bytes that TCP has taken and not sent yet, for want of window.
+bool MoreToDeliver(int fd) {
+  int unsent = 0;
+  return Sys(SYS_ioctl, fd, SIOCOUTQNSD, &unsent) == 0 && unsent > 0;
+}
+
+// The buffer is full of what the peer has, perhaps has read, and not acknowledged: it may be asleep, and no byte on the way to it. Its
+// kernel acknowledges within 40 ms or so (delayed ACK, RFC 1122 4.2.3.2), and that is how long a send may be held up here.
+long SendWhenAcknowledged(int fd, std::uint8_t byte) {
+  const std::uint64_t give_up = MonotonicNs() + kAcknowledgeNs;
+  for (;;) {
+    struct pollfd item = {fd, POLLOUT, 0};
+    const struct timespec patience = {0, 10 * 1000 * 1000};
+    Sys(SYS_ppoll, &item, 1, &patience, nullptr, 0);
+    const long sent = SendNow(fd, &byte, 1, 0);
+    if (sent != -EAGAIN || MonotonicNs() > give_up) return sent;
+  }
 }
 
 // A frame could not be sent. That has taken the error off the kernel's socket: the program is to see it.
@@ -263,9 +285,10 @@ int Bell(Sock* sock, int fd, const Channel& ch) {
   // Counted first: a receiver that leaves waits for those that are on their way, and one that has left gets none (gate.h).
   ch.mine->bells.fetch_add(1, std::memory_order_seq_cst);
   const bool gone = channel::KindOf(ch.theirs->gate.load(std::memory_order_seq_cst)) == channel::GateKind::kGone;
-  const long sent = gone ? 0 : SendNow(fd, &sock->tx.marker, 1, 0);
+  long sent = gone ? 0 : SendNow(fd, &sock->tx.marker, 1, 0);
+  if (sent == -EAGAIN && !MoreToDeliver(fd)) sent = SendWhenAcknowledged(fd, sock->tx.marker);
   if (sent != 1) ch.mine->bells.fetch_sub(1, std::memory_order_seq_cst);
-  return sent < 0 ? NoteSendError(sock, sent) : 0;  // EAGAIN: the peer's socket is full of bells, and so readable
+  return sent < 0 ? NoteSendError(sock, sent) : 0;  // EAGAIN: what is still to be delivered makes the peer's socket readable
 }
 
 void RingLocked(Sock* sock, int fd, const Channel& ch, std::uint32_t target) {

@@ -9,6 +9,7 @@
 #include <cerrno>
 
 #include "shim/config.h"
+#include "shim/family.h"
 #include "shim/own_fds.h"
 #include "shim/stream.h"
 #include "shim/sys.h"
@@ -86,7 +87,8 @@ ssize_t WaitFor(SockRef ref, int fd, bool in, std::uint64_t* deadline) {
   const int wake_fd = ThreadWakeFd();
   if (wake_fd >= 0) RegisterSleeper(ref.sock, wake_fd);
   const WakeFd fast = OwnWakeFd(ref.sock, ThreadId());
-  struct pollfd items[3] = {{fd, 0, 0}, {wake_fd, POLLIN, 0}, {fast.fd, POLLIN, 0}};
+  const int family_fd = FamilyWakeFd(ref.sock);
+  struct pollfd items[4] = {{fd, 0, 0}, {wake_fd, POLLIN, 0}, {fast.fd, POLLIN, 0}, {family_fd, POLLIN, 0}};
   ssize_t result = 0;
   if (PrepareToSleep(ref, fd, in, !in, fast.target, &items[0].events)) {
     struct timespec limit = {};
@@ -96,7 +98,7 @@ ssize_t WaitFor(SockRef ref, int fd, bool in, std::uint64_t* deadline) {
       limit.tv_sec = static_cast<time_t>(left / 1000000000);
       limit.tv_nsec = static_cast<long>(left % 1000000000);
     }
-    const long woken = Sys(SYS_ppoll, items, 3, *deadline == kForever ? nullptr : &limit, nullptr, 0);
+    const long woken = Sys(SYS_ppoll, items, 4, *deadline == kForever ? nullptr : &limit, nullptr, 0);
     if (woken == 0) result = -EAGAIN;
     if (woken == -EINTR && SignalMeansEintr()) result = -EINTR;
   }
@@ -107,6 +109,7 @@ ssize_t WaitFor(SockRef ref, int fd, bool in, std::uint64_t* deadline) {
     if (items[1].revents) DrainWakeFd(wake_fd);
   }
   if (items[2].revents && !DrainWake(fast.fd)) RetireWakeFd(fast.fd);
+  if (items[3].revents) HearFamily();
   return result;
 }
 
@@ -280,6 +283,7 @@ void UnregisterSleeper(const Sock* sock, int wake_fd) {
 }
 
 void WakeSleepers(const Sock* sock) {
+  if (sock->processes.load(std::memory_order_relaxed) > 1) WakeFamily();
   const std::uint32_t index = IndexOf(sock);
   const int end = sleepers_end.load(std::memory_order_acquire);
   const std::uint64_t one = 1;
@@ -287,6 +291,15 @@ void WakeSleepers(const Sock* sock) {
     if (sleepers[i].sock.load(std::memory_order_acquire) != index) continue;
     const int fd = sleepers[i].wake_fd.load(std::memory_order_acquire);
     if (fd >= 0) Sys(SYS_write, fd, &one, sizeof one);
+  }
+}
+
+void WakeSleepersHere() {
+  const int end = sleepers_end.load(std::memory_order_acquire);
+  const std::uint64_t one = 1;
+  for (int i = 0; i < end; ++i) {
+    const int fd = sleepers[i].wake_fd.load(std::memory_order_acquire);
+    if (sleepers[i].sock.load(std::memory_order_acquire) != 0 && fd >= 0) Sys(SYS_write, fd, &one, sizeof one);
   }
 }
 

@@ -28,6 +28,7 @@ void DrainWakeFd(int fd);
 void RegisterSleeper(const Sock* sock, int wake_fd);
 void UnregisterSleeper(const Sock* sock, int wake_fd);
 void WakeSleepers(const Sock* sock);
+void WakeSleepersHere();  // of this process, on whatever connection
 
 // How long spinning may go on. One a thread; adapts: paid off -> longer, in vain or preempted -> shorter, down to nothing.
 class SpinBudget {

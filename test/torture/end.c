@@ -243,8 +243,12 @@ void EndSent(struct End* end, uint64_t n) {
 
 void EndReceived(struct End* end, const void* data, uint64_t n, const char* call) {
   const uint64_t total = end->plan->total[1 - end->side];
-  if (n > total - end->rx) Fail("%s: %llu bytes, more than the peer sent; %s", call, (unsigned long long)n, EndDescribe(end).text);
   const size_t right = StreamCheck(end->rx_key, end->rx, data, n);
+  if (n > total - end->rx) {
+    const unsigned char* last = (const unsigned char*)data + n - 1;
+    Fail("%s: %llu bytes, more than the peer sent (%zu of them right, the last is %02x); %s", call, (unsigned long long)n, right, *last,
+         EndDescribe(end).text);
+  }
   if (right != n) {
     const unsigned char* wrong = (const unsigned char*)data + right;
     const size_t sample = n - right < 16 ? n - right : 16;

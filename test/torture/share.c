@@ -55,6 +55,8 @@ void Fail(const char* format, ...) {
   if (first && g_share != NULL) used += snprintf(text + used, sizeof text - (size_t)used, "  repeat: %s\n", g_share->repeat);
   ssize_t ignored = write(STDERR_FILENO, text, (size_t)used);
   (void)ignored;
+  const char* hold = getenv("TORTURE_HOLD");
+  if (first && hold != NULL) sleep((unsigned)atoi(hold));  // leaves the connection as it is for a debugger
   _exit(1);
 }
 
