@@ -124,7 +124,7 @@ def answers():
             send(line, header(kind) + choices.randbytes(choices.choice([0, 8, 16, 48, 120])))
 
     return {
-        "another version": lambda line, kind, packet: send(line, header(REJECT) + struct.pack("=HHHH", NOT_THE_VERSION, 2, 2, 0)) or "close",
+        "another version": lambda line, *_: send(line, header(REJECT) + struct.pack("=HHHH", NOT_THE_VERSION, 2, 2, 0)) or "close",
         "closes at once": lambda line, kind, packet: "close",
         "says nothing": lambda line, kind, packet: None,
         "garbage": garbage,

@@ -193,7 +193,8 @@ class Shortages(FaultCase):
         talker.talk(200)
         self.assert_refused(talker, NO_AGENT)
         rpc = self.server.node.agent.socket
-        done = subprocess.run([*nobody, self.copied("vsocketctl"), "--agent-socket", rpc, "status"], capture_output=True, text=True, check=False)
+        argv = [*nobody, self.copied("vsocketctl"), "--agent-socket", rpc, "status"]
+        done = subprocess.run(argv, capture_output=True, text=True, check=False)
         self.assertEqual((done.returncode, done.stdout), (3, ""))
         self.assertIn("Permission denied", done.stderr)
 
