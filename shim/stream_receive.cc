@@ -185,7 +185,8 @@ void TakeFrames(Sock* sock, int fd, const Channel& ch) {
       return NoteKernelEnd(sock, SocketError(fd));
     }
     if (scan.consumed != 0 && sock->sleepers.load(std::memory_order_relaxed) != 0) WakeSleepers(sock);
-    if (scan.consumed < static_cast<std::size_t>(seen) || static_cast<std::size_t>(seen) < kFrameBatch) return;
+    // Until the queue is empty: a FIN right behind a bell came with the same edge of the kernel's, which does not tell of it again.
+    if (scan.consumed < static_cast<std::size_t>(seen)) return;
   }
 }
 
