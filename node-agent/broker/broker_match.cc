@@ -162,9 +162,10 @@ bool Broker::Handle(Session& session, const channel::Reattach& reattach, std::sp
     }
   }
   // With no policy known it is neither cut nor kept on a ring that could not be revoked for a reason: its lease ends, and it goes on by
-  // TCP, where the rules that an earlier agent left in the kernel hold.
+  // TCP, where the rules that an earlier agent left in the kernel hold. Its shim is made to ask again once there is a policy (Reevaluate).
   const model::Flow any = FlowOf(proof->end.tuple, true);
   if (const auto forbidden = Forbidden(proof->end.tuple, any); forbidden && !forbidden->known) {
+    session.came_early = true;
     Deny(session.id, reattach.cookie, Reason::kPolicy, kRetryAfterPolicyMs);
     return true;
   }
