@@ -7,7 +7,8 @@ from sources import debian_source
 from suite import FAIL, PASS, SKIP, Suite
 
 SHORT = [
-    "unit/type/string", "unit/pubsub", "unit/scan", "unit/protocol", "unit/quit", "unit/wait", "unit/networking", "integration/replication-2",
+    "unit/type/string", "unit/pubsub", "unit/scan", "unit/protocol", "unit/quit", "unit/wait", "unit/networking",
+    "integration/replication-2",
 ]
 PROGRAMS = ("redis-server", "redis-cli", "redis-benchmark", "redis-check-aof", "redis-check-rdb", "redis-sentinel")
 OUTCOMES = {"ok": PASS, "err": FAIL, "exception": FAIL, "skip": SKIP, "ignore": SKIP}
