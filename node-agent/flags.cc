@@ -32,7 +32,8 @@ std::optional<Flags> ParseFlags(int argc, char** argv, const char* version, int*
   app.add_option("--state-dir", flags.state_dir, "Known pods, one JSON file each; must survive a restart of the agent");
   app.add_option("--rpc-socket", flags.rpc_socket, "UNIX socket for vsocket-cni and vsocketctl [RUN_DIR/agent-rpc.sock]");
   app.add_option("--spool-dir", flags.spool_dir, "Where vsocket-cni leaves what happened while no agent ran");
-  app.add_option("--cluster-dir", flags.cluster_dir, "Pods, Namespaces and NetworkPolicies as Kubernetes YAML; watched");
+  app.add_option("--cluster-dir", flags.cluster_dir,
+                 "Pods, Namespaces and NetworkPolicies as Kubernetes YAML; watched. Nothing is accelerated until it could be read");
   app.add_option("--http-listen", flags.http_listen, "ADDRESS:PORT for /metrics, /healthz and /readyz; empty: none");
   app.add_option("--quota-channels", flags.quota_channels, "Accelerated connections a pod may have at the same time");
   app.add_option("--quota-bytes", flags.quota_bytes, "Ring memory a pod may have reserved (513 KiB a connection)");

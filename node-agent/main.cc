@@ -95,7 +95,7 @@ std::map<std::string, telemetry::HttpServer::Handler> HandlersOf(broker::Node& n
            }},
           {"/readyz", [&policy] {
              return policy.Ready() ? telemetry::HttpAnswer{200, "text/plain; charset=utf-8", "ready\n"}
-                                   : telemetry::HttpAnswer{503, "text/plain; charset=utf-8", "no cluster state yet\n"};
+                                   : telemetry::HttpAnswer{503, "text/plain; charset=utf-8", "no policy has been read yet\n"};
            }}};
 }
 

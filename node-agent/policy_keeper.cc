@@ -56,8 +56,13 @@ void PolicyKeeper::OnSnapshot(std::shared_ptr<const model::ClusterState> state, 
       if (std::find(problems_.begin(), problems_.end(), problem) != problems_.end()) continue;
       log_.Write(telemetry::LogLevel::kWarning, "cluster source problem", {{"where", problem.where}, {"what", problem.what}});
     }
-    state_ = std::move(state);
     problems_ = std::move(problems);
+    if (!state) {
+      log_.Write(telemetry::LogLevel::kError, "no policy known",
+                 {{"source", source_}, {"what", "nothing is accelerated until everything in it has been read once"}});
+      return;
+    }
+    state_ = std::move(state);
   }
   const std::lock_guard applying(applying_);
   Apply();
@@ -99,6 +104,7 @@ std::shared_ptr<const policy::Evaluator> PolicyKeeper::Current() const {
 model::Verdict PolicyKeeper::Judge(const model::Flow& flow) const {
   if (const auto evaluator = Current()) return evaluator->Evaluate(flow);
   model::Verdict verdict;  // nothing is allowed before the first snapshot
+  verdict.known = false;
   verdict.egress.decided_by = verdict.ingress.decided_by = "no policy has been read yet";
   return verdict;
 }

@@ -29,6 +29,8 @@ class PolicyKeeper {
   void Begin(broker::Node* node);
   // The node is not called any more. Waits for a change that is being applied.
   void End();
+  // `state` null: none is known yet. Then upgrades are denied, connections that an earlier agent allowed are let alone, and so are its
+  // packet filters.
   void OnSnapshot(std::shared_ptr<const model::ClusterState> state, std::vector<model::SourceProblem> problems);
   void OnPodsChanged();
 

@@ -38,6 +38,7 @@ struct Pending {
 std::atomic<int> line{-1};
 std::atomic<std::uint64_t> next_poll{0};
 std::atomic<std::uint64_t> retry_at{0};
+std::atomic<channel::Reason> refusal{channel::Reason::kNoAgent};  // since the last attempt to connect
 std::uint64_t poll_interval = kEagerTicks;
 Pending pending[kMaxPending];
 int pending_count = 0;
@@ -82,7 +83,7 @@ void Disconnect(std::uint64_t retry_after_ns) {
   Holding hold(pending_lock);
   for (int i = 0; i < pending_count; ++i) {
     Sock* sock = SockAt(pending[i].sock);
-    if (sock->generation.load(std::memory_order_relaxed) == pending[i].generation) NoteDenied(sock, channel::Reason::kNoAgent, 100);
+    if (sock->generation.load(std::memory_order_relaxed) == pending[i].generation) NoteDenied(sock, WhyNoLine(), 100);
   }
   pending_count = 0;
 }
@@ -102,8 +103,12 @@ bool Connect() {
   if (line.load(std::memory_order_relaxed) >= 0) return true;
   if (MonotonicNs() < retry_at.load(std::memory_order_relaxed)) return false;
   retry_at.store(MonotonicNs() + kReconnectNs, std::memory_order_relaxed);
+  refusal.store(channel::Reason::kNoAgent, std::memory_order_relaxed);
   const long made = Sys(SYS_socket, AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-  if (made < 0) return false;
+  if (made < 0) {
+    refusal.store(channel::Reason::kNoMemory, std::memory_order_relaxed);
+    return false;
+  }
   struct sockaddr_un address = {};
   address.sun_family = AF_UNIX;
   std::memcpy(address.sun_path, GetConfig().agent_path, sizeof address.sun_path);
@@ -191,10 +196,14 @@ void Handle(const std::uint8_t* bytes, std::size_t size, int fd) {
       if (Sock* sock = TakePending(deny.cookie)) NoteDenied(sock, static_cast<channel::Reason>(deny.reason), deny.retry_after_ms);
       break;
     }
-    case MessageType::kReject:
-      Log("agent: rejected this shim, versions differ or the pod is unknown%s", "");
+    case MessageType::kReject: {
+      channel::Reject reject;
+      std::memcpy(&reject, bytes, sizeof reject);
+      Log("agent: rejected this shim: %s", channel::ReasonText(reject.reason));
+      refusal.store(static_cast<channel::Reason>(reject.reason), std::memory_order_relaxed);
       Disconnect(kRejectedNs);
       break;
+    }
     case MessageType::kWake: {
       channel::WakeRef wake;
       std::memcpy(&wake, bytes, sizeof wake);
@@ -216,7 +225,9 @@ bool ReadOne(bool* got) {
   packet.msg_iovlen = 1;
   packet.msg_control = control;
   packet.msg_controllen = sizeof control;
-  const long size = Sys(SYS_recvmsg, line.load(std::memory_order_relaxed), &packet, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+  long size = Sys(SYS_recvmsg, line.load(std::memory_order_relaxed), &packet, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+  // An agent that closes with a request of ours unread leaves this error in front of what it said last, such as why (unix(7)).
+  if (size == -ECONNRESET) size = Sys(SYS_recvmsg, line.load(std::memory_order_relaxed), &packet, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
   *got = false;
   if (size == -EAGAIN || size == -EINTR) return true;
   if (size <= 0) return false;
@@ -241,6 +252,10 @@ bool ReadOne(bool* got) {
 }
 
 }  // namespace
+
+channel::Reason WhyNoLine() {
+  return refusal.load(std::memory_order_relaxed);
+}
 
 void AwaitAgent(const Sock* sock) {
   const std::uint64_t end = MonotonicNs() + kEagerWaitNs;
@@ -296,6 +311,8 @@ bool AskUpgrade(Sock* sock, int fd) {
   const channel::Upgrade message{channel::HeaderOf(MessageType::kUpgrade), sock->cookie};
   if (!SendWithFds(&message, sizeof message, &fd, 1)) {
     (void)TakePending(sock->cookie);
+    next_poll.store(0, std::memory_order_relaxed);
+    PollAgent();  // an agent that has gone may have said why
     return false;
   }
   next_poll.store(Ticks() + kEagerTicks, std::memory_order_relaxed);

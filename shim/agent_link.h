@@ -14,6 +14,9 @@ void PollAgent();
 // Eager mode (VSOCKET_UPGRADE_AFTER=0): gives the answer to a kAsked connection a moment to come.
 void AwaitAgent(const Sock* sock);
 
+// Why there is no line to the agent: none answers, or what it said when it refused this process.
+channel::Reason WhyNoLine();
+
 // Sends the socket to the agent. False: no agent now; ask again later.
 bool AskUpgrade(Sock* sock, int fd);
 // True: an unanswered request of this process was withdrawn.

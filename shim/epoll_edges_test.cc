@@ -19,6 +19,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
+#include <chrono>
 #include <cstdlib>
 #include <ctime>
 #include <memory>
@@ -311,6 +312,36 @@ std::uint64_t CpuMs() {
 template <typename Act>
 void InNewThread(Act act) {
   std::thread(act).join();
+}
+
+// The last bytes' bell and the FIN are one edge of the kernel's, which is told once: whoever takes the bell must find the end behind it.
+TEST_F(EpollEdgesTest, ALoopIsToldOfAnEndBehindTheLastBytes) {
+  for (int round = 0; round < 20; ++round) {
+    const std::uint32_t mode = round % 2 == 0 ? 0U : static_cast<std::uint32_t>(EPOLLET);
+    Connect();
+    WarmUp();
+    std::uint8_t bytes[64];
+    ASSERT_EQ(::read(server_.Get(), bytes, sizeof bytes), -1);
+    ASSERT_TRUE(WriteAll(client_.Get(), bytes, sizeof bytes));
+    client_ = UniqueFd();
+    Watch(server_.Get(), EPOLLIN | mode);
+    std::uint64_t received = 0;
+    for (bool ended = false; !ended;) {
+      epoll_event event{};
+      const auto asked = std::chrono::steady_clock::now();
+      ASSERT_EQ(::epoll_wait(epoll_.Get(), &event, 1, kPatienceMs), 1);
+      // Told, not found by the last look when the time is over.
+      ASSERT_LT(std::chrono::steady_clock::now() - asked, std::chrono::milliseconds(kPatienceMs / 2)) << "after " << received << " bytes";
+      // Level-triggered, one read for each event: what is left is told of again. Edge-triggered, until there is nothing.
+      ssize_t got = 0;
+      do {
+        got = ::read(server_.Get(), bytes, sizeof bytes);
+        if (got > 0) received += static_cast<std::uint64_t>(got);
+        ended = got == 0;
+      } while (got > 0 && mode != 0);
+    }
+    EXPECT_EQ(received, sizeof bytes);
+  }
 }
 
 // Waiting in vain costs next to nothing, whatever way the connection took before: by poll, epoll and a blocking call; for bytes, and for

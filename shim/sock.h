@@ -60,6 +60,7 @@ struct alignas(64) Sock {
   alignas(64) std::atomic<Phase> phase{Phase::kFree};
   std::atomic<bool> initiator{false};    // sent the SYN
   std::atomic<std::uint16_t> pinned{0};  // channel::Reason for staying on TCP for good; kNone: none
+  std::atomic<std::uint16_t> denied{0};  // channel::Reason of the last refusal that may pass; kNone since it was on a ring
   std::atomic<std::uint32_t> generation{0};
   std::atomic<std::uint32_t> processes{0};  // that have it in their fd table
   std::atomic<std::uint32_t> inside_tx{0};  // kPlain: calls inside the kernel

@@ -38,7 +38,10 @@ void Count(Sock* sock, std::uint64_t sign) {
   Add(totals.ring_rx, sign * sock->ring_rx);
   Add(totals.tcp_tx, sign * (sent - sock->ring_tx));
   Add(totals.tcp_rx, sign * (received - sock->ring_rx));
-  const std::uint16_t reason = sock->pinned.load(std::memory_order_relaxed);
+  std::uint16_t reason = sock->pinned.load(std::memory_order_relaxed);
+  // What can pass is a reason only for what never was on a ring, and each process tells it: it need not be the same one all the time.
+  const bool never_up = !attached && sock->ring_tx == 0 && sock->ring_rx == 0;
+  if (reason == 0 && never_up && sign == 1) reason = sock->denied.load(std::memory_order_relaxed);
   if (reason != 0 && reason < kReasons) Add(totals.reasons[reason], sign);
 }
 

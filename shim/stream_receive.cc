@@ -186,8 +186,8 @@ void TakeFrames(Sock* sock, int fd, const Channel& ch) {
       return NoteKernelEnd(sock, SocketError(fd));
     }
     if (scan.consumed != 0 && sock->sleepers.load(std::memory_order_relaxed) != 0) WakeSleepers(sock);
+    // Until the queue is empty: a FIN right behind a bell came with the same edge of the kernel's, which does not tell of it again.
     if (scan.consumed < static_cast<std::size_t>(seen)) return;
-    // Once more, to EAGAIN: behind a bell may be the end, of which an edge-triggered waiter was told together with it.
   }
 }
 

@@ -42,6 +42,7 @@ void ConsiderAsking(SockRef ref, int fd) {
     if (sock->phase.load(std::memory_order_acquire) == Phase::kGranted) ConsiderAttach(ref, fd);
     return;
   }
+  sock->denied.store(static_cast<std::uint16_t>(WhyNoLine()), std::memory_order_relaxed);
   sock->ask_at_ns = MonotonicNs() + kRetryNs;
   sock->phase.store(Phase::kPlain, std::memory_order_release);
 }
@@ -67,6 +68,7 @@ void GiveBack(Sock* sock, channel::Reason reason) {
   if (reason == channel::Reason::kForeignUse || reason == channel::Reason::kSharedAcrossFork) {
     sock->pinned.store(static_cast<std::uint16_t>(reason), std::memory_order_relaxed);
   }
+  sock->denied.store(static_cast<std::uint16_t>(reason), std::memory_order_relaxed);
   sock->ask_at_ns = MonotonicNs() + kRetryNs;
   sock->phase.store(Phase::kPlain, std::memory_order_release);
 }
@@ -98,6 +100,7 @@ void NoteGrant(Sock* sock) {
 }
 
 void NoteDenied(Sock* sock, channel::Reason reason, std::uint32_t retry_after_ms) {
+  sock->denied.store(static_cast<std::uint16_t>(reason), std::memory_order_relaxed);
   if (retry_after_ms == 0) sock->pinned.store(static_cast<std::uint16_t>(reason), std::memory_order_relaxed);
   sock->ask_at_ns = MonotonicNs() + static_cast<std::uint64_t>(retry_after_ms) * 1000000;
   Phase asked = Phase::kAsked;

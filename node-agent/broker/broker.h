@@ -101,6 +101,7 @@ class Broker {
     std::int32_t pid = 0;
     ShimLink* link = nullptr;
     bool greeted = false;
+    bool came_early = false;  // it wanted its channels back before a policy was known
     std::string comm;
     std::unordered_map<std::uint64_t, std::uint16_t> notes;  // last reason by cookie
     std::deque<std::uint64_t> note_order;                    // oldest first, for the bound
@@ -146,6 +147,7 @@ class Broker {
   void WatchMemory(const RegionRecord& region);
   bool DestroySocket(const std::string& pod, const Tuple& tuple, std::uint64_t cookie);
   std::uint32_t CutChannels();
+  void AskAgainWhoCameEarly();
   std::uint32_t CutKernelConnections();
 
   [[nodiscard]] PodRuntime* PodOf(const std::string& uid);

@@ -161,6 +161,14 @@ bool Broker::Handle(Session& session, const channel::Reattach& reattach, std::sp
       return true;
     }
   }
+  // With no policy known it is neither cut nor kept on a ring that could not be revoked for a reason: its lease ends, and it goes on by
+  // TCP, where the rules that an earlier agent left in the kernel hold. Its shim is made to ask again once there is a policy (Reevaluate).
+  const model::Flow any = FlowOf(proof->end.tuple, true);
+  if (const auto forbidden = Forbidden(proof->end.tuple, any); forbidden && !forbidden->known) {
+    session.came_early = true;
+    Deny(session.id, reattach.cookie, Reason::kPolicy, kRetryAfterPolicyMs);
+    return true;
+  }
   auto adopted = table_.Adopt(proof->end, reattach.channel, std::move(fds[1]), clock_());
   if (!adopted) {
     Deny(session.id, reattach.cookie, adopted.Error(), 0);

@@ -99,7 +99,21 @@ void Broker::WatchMemory(const RegionRecord& region) {
   watch_.AddRevoked(std::move(memory), region.revoked_why);
 }
 
+// A shim gives its channels back to an agent when it connects. So the line is ended: it connects again at its next chance.
+void Broker::AskAgainWhoCameEarly() {
+  std::vector<SessionId> early;
+  for (const auto& [id, session] : sessions_) {
+    if (session.came_early) early.push_back(id);
+  }
+  for (const SessionId id : early) {
+    ShimLink* link = SessionOf(id)->link;
+    Disconnected(id);
+    link->Close();
+  }
+}
+
 std::uint32_t Broker::Reevaluate() {
+  AskAgainWhoCameEarly();
   const std::uint32_t channels = CutChannels();
   const auto forbids = [this](const Tuple& tuple, const model::Flow& flow) -> std::optional<std::string> {
     const auto forbidden = Forbidden(tuple, flow);

@@ -110,6 +110,45 @@ TEST_F(LifetimeTest, ReattachIsBelievedOnlyWhenAllFits) {
   EXPECT_EQ(agent->Stats().channels, 1U);
 }
 
+TEST_F(LifetimeTest, WithoutAPolicyNothingIsTakenBackAndNothingIsCut) {
+  auto agent = std::make_unique<AgentProcess>(dir_.Path());
+  ASSERT_TRUE(agent->Ready());
+  Channel granted;
+  {
+    FakeShim a(Sock("a"));
+    FakeShim b(Sock("b"));
+    ASSERT_TRUE(a.Hello() && b.Hello() && GrantBetween(a, b, &granted));
+    agent->Kill();
+  }
+  const MappedRegion region(granted.client.memory.Get());
+  const std::uint64_t lease = region.Header().lease_until_ns.load();
+  agent = std::make_unique<AgentProcess>(dir_.Path(), [](NodeOptions* options) {
+    options->broker.verdict = [](const model::Flow&) {
+      model::Verdict verdict;
+      verdict.known = false;
+      return verdict;
+    };
+  });
+  ASSERT_TRUE(agent->Ready());
+  FakeShim a(Sock("a"));
+  FakeShim b(Sock("b"));
+  ASSERT_TRUE(a.Hello() && b.Hello());
+  const int client = granted.tcp.client.Get();
+  ASSERT_TRUE(a.Reattach(client, granted.client.grant, granted.client.memory.Get()));
+  const auto kept = a.ExpectDeny(client);
+  ASSERT_TRUE(kept);
+  EXPECT_EQ(kept->reason, static_cast<std::uint16_t>(Reason::kPolicy));
+  EXPECT_GT(kept->retry_after_ms, 0U);
+  ASSERT_TRUE(a.Upgrade(client) && b.Upgrade(granted.tcp.server.Get()));
+  EXPECT_TRUE(a.ExpectDeny(client) && b.ExpectDeny(granted.tcp.server.Get()));
+  const BrokerStats stats = agent->Stats();
+  EXPECT_EQ(stats.channels, 0U);
+  EXPECT_EQ(stats.revocations + stats.sockets_destroyed, 0U);
+  EXPECT_EQ(region.Slot(granted.client.grant.channel.slot).revoked.load(), 0U);
+  EXPECT_EQ(region.Header().lease_until_ns.load(), lease) << "the ring ends with the lease of the agent that granted it";
+  EXPECT_EQ(::send(client, "x", 1, MSG_NOSIGNAL), 1) << "the connection lives";
+}
+
 TEST_F(LifetimeTest, OneSidedChannelIsForgottenWithoutTouchingTheRing) {
   auto agent = std::make_unique<AgentProcess>(dir_.Path());
   ASSERT_TRUE(agent->Ready());

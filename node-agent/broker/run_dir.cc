@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstdio>
 #include <cstring>
 #include <filesystem>
 #include <utility>
@@ -69,12 +70,13 @@ std::string RunDir::PutShim(const std::string& dir) const {
 Result<RunDir::PodSocket, std::string> RunDir::MakePod(const std::string& uid) {
   const std::string dir = PodPath(uid);
   const std::string path = dir + "/" + kSocketName;
+  if (!MakeDir(dir, 0755)) return Failure(Why("make", dir));
+  // Bound by way of the directory's descriptor: sun_path has 108 bytes, which a run directory and a pod's uid can exceed (unix(7)).
+  const UniqueFd folder(::open(dir.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+  if (!folder.Valid()) return Failure(Why("open", dir));
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
-  if (path.size() >= sizeof address.sun_path)
-    return Failure("the socket's path is longer than " + std::to_string(sizeof address.sun_path - 1) + " bytes: " + path);
-  std::memcpy(address.sun_path, path.c_str(), path.size() + 1);
-  if (!MakeDir(dir, 0755)) return Failure(Why("make", dir));
+  std::snprintf(address.sun_path, sizeof address.sun_path, "/proc/self/fd/%d/%s", folder.Get(), kSocketName);
 
   PodSocket made;
   made.listener = UniqueFd(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));

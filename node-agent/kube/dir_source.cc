@@ -84,12 +84,15 @@ class DirSource::Impl {
 
   void Publish() {
     DirectoryState::View view = state_.Assemble();
-    const bool same = last_ != nullptr && last_problems_ == view.problems && last_->pods == view.state.pods &&
-                      last_->namespaces == view.state.namespaces && last_->policies == view.state.policies;
+    const bool same = published_ && last_problems_ == view.problems && view.complete == (last_ != nullptr) &&
+                      (last_ == nullptr || (last_->pods == view.state.pods && last_->namespaces == view.state.namespaces &&
+                                            last_->policies == view.state.policies));
     if (same) return;
+    published_ = true;
+    last_problems_ = view.problems;
+    if (!view.complete) return callback_(nullptr, std::move(view.problems));
     view.state.revision = last_ == nullptr ? 1 : last_->revision + 1;
     last_ = std::make_shared<const model::ClusterState>(std::move(view.state));
-    last_problems_ = view.problems;
     callback_(last_, std::move(view.problems));
   }
 
@@ -97,7 +100,8 @@ class DirSource::Impl {
   SnapshotCallback callback_;
   DirWatch watch_;
   UniqueFd stop_;  // an eventfd
-  std::shared_ptr<const model::ClusterState> last_;
+  bool published_ = false;
+  std::shared_ptr<const model::ClusterState> last_;  // null until one is complete
   std::vector<model::SourceProblem> last_problems_;
   std::thread thread_;
 };

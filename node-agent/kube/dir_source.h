@@ -4,7 +4,9 @@
 // 1. A file with anything wrong in it changes nothing: what the file last said without an error stays in force, and each error is a
 //    SourceProblem with file and line.
 // 2. A file that has never been good cannot open a hole: every NetworkPolicy document in it that is not valid is replaced by one that
-//    isolates the pods it names (or its whole namespace, when not even that can be read), in both directions, allowing nothing.
+//    isolates the pods it names (or its whole namespace, when not even that can be read), in both directions, allowing nothing. Where it
+//    cannot be told what a policy would be (no such directory, a file that cannot be opened, no YAML), there is no first state at all
+//    until that is repaired; afterwards such a file adds nothing, and takes nothing away.
 // 3. Files are read in the order of their names; of two objects of the same kind, namespace and name the first is in force and the other is
 //    a problem.
 // 4. A change is published once it is complete (inotify(7): IN_CLOSE_WRITE, IN_MOVED_*, IN_DELETE; a ConfigMap's ..data symlink swap is a
@@ -25,14 +27,15 @@
 
 namespace vsocket::kube {
 
-// `problems` is the complete list in force with this snapshot, not a delta. Called too when only the problems changed.
+// `problems` is the complete list in force with this snapshot, not a delta. Called too when only the problems changed. `state` is null
+// while none is known (invariant 2), and never null again after the first.
 using SnapshotCallback = std::function<void(std::shared_ptr<const model::ClusterState> state, std::vector<model::SourceProblem> problems)>;
 // Things worth a line in the log that are not wrong: an ignored kind, a policy that selects nothing.
 using InfoLog = std::function<void(const std::string& line)>;
 
 class DirSource {
  public:
-  // Reads the directory once and calls back before it returns; a directory that does not exist (yet) is an empty state with a problem.
+  // Reads the directory once and calls back before it returns; a directory that does not exist (yet) is no state, with a problem.
   // Fails only when the kernel refuses inotify, eventfd or a thread; the error says which.
   static Result<std::unique_ptr<DirSource>, std::string> Start(std::string directory, SnapshotCallback callback, InfoLog info);
   // Ends the thread; no callback runs after it.

@@ -48,7 +48,9 @@ class DirSourceTest : public ::testing::Test {
         dir_.string(),
         [this](std::shared_ptr<const ClusterState> state, std::vector<SourceProblem> problems) {
           const std::lock_guard<std::mutex> lock(mutex_);
-          EXPECT_GT(state->revision, state_ == nullptr ? 0 : state_->revision);
+          EXPECT_TRUE(state != nullptr || state_ == nullptr) << "a state that was known is not forgotten";
+          EXPECT_TRUE(state == nullptr || state->revision > (state_ == nullptr ? 0 : state_->revision));
+          called_ = true;
           state_ = std::move(state);
           problems_ = std::move(problems);
           changed_.notify_all();
@@ -60,7 +62,7 @@ class DirSourceTest : public ::testing::Test {
     ASSERT_TRUE(started.Ok()) << started.Error();
     source_ = std::move(started.Value());
     const std::lock_guard<std::mutex> lock(mutex_);
-    ASSERT_NE(state_, nullptr) << "Start calls back before it returns";
+    ASSERT_TRUE(called_) << "Start calls back before it returns";
   }
 
   // A rename, as careful writers do.
@@ -76,12 +78,15 @@ class DirSourceTest : public ::testing::Test {
   ::testing::AssertionResult Comes(Condition condition) {
     std::unique_lock<std::mutex> lock(mutex_);
     if (changed_.wait_for(lock, std::chrono::seconds(10), condition)) return ::testing::AssertionSuccess();
-    auto failure = ::testing::AssertionFailure() << "pods: " << state_->pods.size() << ", policies: " << state_->policies.size() << "; ";
+    auto failure = ::testing::AssertionFailure();
+    if (state_ == nullptr) failure << "no state; ";
+    if (state_ != nullptr) failure << "pods: " << state_->pods.size() << ", policies: " << state_->policies.size() << "; ";
     for (const auto& problem : problems_) failure << problem.where << ": " << problem.what << "; ";
     return failure;
   }
   ::testing::AssertionResult PodsBecome(std::vector<std::string> names) {
     return Comes([this, names = std::move(names)] {
+      if (state_ == nullptr) return false;
       std::vector<std::string> have;
       for (const auto& pod : state_->pods) have.push_back(pod.name);
       return have == names;
@@ -96,6 +101,7 @@ class DirSourceTest : public ::testing::Test {
   fs::path root_, dir_;
   std::mutex mutex_;
   std::condition_variable changed_;
+  bool called_ = false;
   std::shared_ptr<const ClusterState> state_;
   std::vector<SourceProblem> problems_;
   std::vector<std::string> info_;
@@ -219,7 +225,7 @@ TEST_F(DirSourceTest, TheDirectoryAndThoseAboveItMayComeLater) {
   dir_ = root_ / "x" / "y" / "cluster";
   Start();
   EXPECT_EQ(problems_.size(), 1u);
-  EXPECT_TRUE(state_->pods.empty());
+  EXPECT_EQ(state_, nullptr) << "what is not there to be read allows nothing";
   fs::create_directories(dir_);
   Put("a.yaml", PodYaml("web"));
   EXPECT_TRUE(PodsBecome({"web"}));
@@ -250,7 +256,7 @@ TEST_F(DirSourceTest, ConfigMapSwap) {
 TEST_F(DirSourceTest, OddFilesAreProblemsNotHangs) {
   ASSERT_EQ(::mkfifo((dir_ / "fifo.yaml").c_str(), 0600), 0);
   fs::create_directory(dir_ / "folder.yaml");
-  fs::create_symlink("nowhere", dir_ / "dangling.yaml");
+  fs::create_symlink(root_ / "nowhere", dir_ / "dangling.yaml");
   const int fd = ::open((dir_ / "huge.yaml").c_str(), O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
   ASSERT_EQ(::ftruncate(fd, (off_t{16} << 20) + 1), 0);
   ::close(fd);
@@ -258,7 +264,55 @@ TEST_F(DirSourceTest, OddFilesAreProblemsNotHangs) {
   EXPECT_TRUE(HasProblem("fifo.yaml", "is not a regular file"));
   EXPECT_TRUE(HasProblem("folder.yaml", "is not a regular file"));
   EXPECT_TRUE(HasProblem("huge.yaml", "larger than"));
-  EXPECT_EQ(problems_.size(), 3u);
+  EXPECT_TRUE(HasProblem("dangling.yaml", "No such file"));
+  EXPECT_EQ(problems_.size(), 4u);
+}
+
+TEST_F(DirSourceTest, WhatCannotBeUnderstoodAtFirstIsNoStateAtAll) {
+  for (const std::string text :
+       {"kind: [\n", "a text\n", "metadata: {name: x}\n", "kind: 7\n", "kind: NetworkPolicyList\napiVersion: v1\n"}) {
+    SCOPED_TRACE(text);
+    Write("a.yaml", PodYaml("web"));
+    Write("b.yaml", text);
+    Start();
+    EXPECT_EQ(state_, nullptr);
+    EXPECT_EQ(problems_.size(), 1u);
+    Put("b.yaml", PolicyYaml("guard"));
+    EXPECT_TRUE(PodsBecome({"web"}));
+    EXPECT_TRUE(problems_.empty());
+    // From here on it changes nothing.
+    Put("b.yaml", text);
+    Put("c.yaml", text);
+    EXPECT_TRUE(Comes([this] { return problems_.size() == 2; }));
+    ASSERT_NE(state_, nullptr);
+    EXPECT_EQ(state_->policies.size(), 1u);
+    source_.reset();
+    state_.reset();
+    fs::remove(dir_ / "c.yaml");
+  }
+}
+
+TEST_F(DirSourceTest, AFileThatCannotBeReadAtFirstIsNoStateAndLaterChangesNothing) {
+  // Root reads everything whatever its mode; a symlink that leads nowhere it does not.
+  Write("a.yaml", PodYaml("web"));
+  std::ofstream(root_ / "policy") << PolicyYaml("guard");
+  fs::create_symlink(root_ / "away", dir_ / "b.yaml");
+  Start();
+  EXPECT_EQ(state_, nullptr);
+  fs::remove(dir_ / "b.yaml");
+  EXPECT_TRUE(PodsBecome({"web"}));
+  fs::create_symlink(root_ / "policy", dir_ / "b.yaml");
+  EXPECT_TRUE(Comes([this] { return state_->policies.size() == 1; }));
+  fs::rename(root_ / "policy", root_ / "away");
+  Put("c.yaml", PodYaml("more"));
+  EXPECT_TRUE(PodsBecome({"web", "more"}));
+  // A change of the link itself is seen; where it leads is not watched.
+  fs::create_symlink(root_ / "nowhere", dir_ / ".b");
+  fs::rename(dir_ / ".b", dir_ / "b.yaml");
+  EXPECT_TRUE(Comes([this] { return HasProblem("b.yaml", "No such file"); }));
+  EXPECT_EQ(state_->policies.size(), 1u);
+  fs::remove(dir_ / "b.yaml");
+  EXPECT_TRUE(Comes([this] { return state_->policies.empty(); }));
 }
 
 TEST_F(DirSourceTest, APolicyThatSelectsNothingIsToldOnce) {

@@ -25,14 +25,16 @@ bool EndsWith(const std::string& text, const char* suffix) {
   return text.size() > size && text.compare(text.size() - size, size, suffix) == 0;
 }
 
-// The file's text, at most one byte more than is accepted. An empty `error` with no text: the file is gone.
+// The file's text, at most one byte more than is accepted. An empty `error` with no text: there is no file of that name. (A symlink to
+// nothing is one that cannot be opened: what it leads to may come back.)
 std::optional<std::string> ReadFile(const std::string& path, std::string& error) {
   error.clear();
   // Without O_NONBLOCK, opening a FIFO would wait for a writer.
   const UniqueFd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
   struct stat info;
   if (!fd.Valid() || ::fstat(fd.Get(), &info) != 0) {
-    if (errno != ENOENT) error = std::string("cannot be opened: ") + std::strerror(errno);
+    const int why = errno;
+    if (why != ENOENT || ::lstat(path.c_str(), &info) == 0) error = std::string("cannot be opened: ") + std::strerror(why);
     return std::nullopt;
   }
   if (!S_ISREG(info.st_mode)) {
@@ -119,6 +121,7 @@ void DirectoryState::ReadAll() {
     }
     if (IsManifestName(entry->d_name)) present.insert(entry->d_name);
   }
+  listed_ = true;
   std::erase_if(files_, [&](const auto& file) { return !present.contains(file.first); });
   for (const std::string& name : present) ReadOne(name);
 }
@@ -129,13 +132,16 @@ void DirectoryState::ReadOne(const std::string& name) {
   std::string error;
   const auto text = ReadFile(path, error);
   if (!text && error.empty()) {
-    files_.erase(name);
+    // Gone with its directory is not removed from it: then what it said stays in force.
+    struct stat info;
+    if (::stat(directory_.c_str(), &info) == 0) files_.erase(name);
     return;
   }
   File& file = files_[name];
   file.problems.clear();
   if (!text) {
     file.problems.push_back({path, error});
+    file.unclear = !file.was_good;
     return;
   }
   Manifest manifest = ReadManifest(*text);
@@ -146,8 +152,10 @@ void DirectoryState::ReadOne(const std::string& name) {
   if (manifest.errors.size() > kShownErrors) {
     file.problems.push_back({path, "and " + std::to_string(manifest.errors.size() - kShownErrors) + " more errors"});
   }
+  file.unclear = !file.was_good && manifest.unclear;
   if (manifest.errors.empty()) {
     file.was_good = true;
+    file.unclear = false;
     file.in_force = std::move(manifest);
     return;
   }
@@ -174,7 +182,9 @@ DirectoryState::View DirectoryState::Assemble() {
     collector.Add("Pod", path, file.in_force.pods, NamespacedName<model::Pod>, view.state.pods);
     collector.Add("NetworkPolicy", path, file.in_force.policies, NamespacedName<model::NetworkPolicy>, view.state.policies);
   }
-  ReportUnselective(view.state);
+  complete_ = complete_ || (listed_ && std::none_of(files_.begin(), files_.end(), [](const auto& file) { return file.second.unclear; }));
+  view.complete = complete_;
+  if (view.complete) ReportUnselective(view.state);
   return view;
 }
 

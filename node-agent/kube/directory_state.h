@@ -30,6 +30,9 @@ class DirectoryState {
 
   // The objects in force, in file order, and the complete list of problems. `revision` is left 0.
   struct View {
+    // False until every file has been understood once, as far as its policies go: before that, what is missing in `state` may be what
+    // forbids. From then on true: each file's last good content stays in force.
+    bool complete = false;
     model::ClusterState state;
     std::vector<model::SourceProblem> problems;
   };
@@ -40,6 +43,7 @@ class DirectoryState {
   struct File {
     Manifest in_force;  // the last good content; or, while there has never been any, what is valid plus quarantine
     bool was_good = false;
+    bool unclear = false;  // it may hold policies that nobody has read: it could not be opened, or Manifest::unclear
     std::vector<model::SourceProblem> problems;
   };
 
@@ -53,6 +57,8 @@ class DirectoryState {
   const InfoLog info_;
   std::map<std::string, File> files_;  // by name: file order
   std::vector<model::SourceProblem> directory_problems_;
+  bool listed_ = false;    // the directory could be read once
+  bool complete_ = false;  // see View
   std::set<std::string> reported_unselective_;
 };
 

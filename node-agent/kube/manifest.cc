@@ -135,6 +135,7 @@ class ManifestReader {
   void ReadObject(const YamlNode& object) {
     if (object.kind != YamlNode::Kind::kMap) {
       out_.errors.push_back({object.line, "must be a Kubernetes object: a map with apiVersion, kind and metadata"});
+      out_.unclear = true;
       return;
     }
     FieldReader reader(out_.errors);
@@ -142,6 +143,7 @@ class ManifestReader {
     const auto kind = reader.Text(object.Find("kind"), "kind");
     if (!kind) {
       if (out_.errors.size() == errors_before) out_.errors.push_back({object.line, "kind: is required"});
+      out_.unclear = true;
       return;
     }
     const std::string api = reader.Text(object.Find("apiVersion"), "apiVersion").value_or("");
@@ -173,9 +175,10 @@ class ManifestReader {
   void ReadList(const YamlNode& object, const std::string& kind, FieldReader& reader) {
     if (const YamlNode* items = reader.Sequence(object.Find("items"), "items")) {
       for (const YamlNodePtr& item : items->items) ReadObject(*item);
-    } else if (object.Find("items") == nullptr) {
-      reader.Error(object.line, "items", "is required in a " + kind);
+      return;
     }
+    if (object.Find("items") == nullptr) reader.Error(object.line, "items", "is required in a " + kind);
+    out_.unclear = true;
   }
 
   void ReadPolicy(const YamlNode& object, const std::string& api, FieldReader& reader, std::size_t errors_before) {
@@ -207,6 +210,7 @@ Manifest ReadManifest(std::string_view text, const YamlLimits& limits) {
   YamlStream stream = ParseYaml(text, limits);
   ManifestReader reader(manifest);
   for (const YamlNodePtr& document : stream.documents) reader.ReadObject(*document);
+  manifest.unclear = manifest.unclear || !stream.errors.empty();
   manifest.errors.insert(manifest.errors.end(), std::make_move_iterator(stream.errors.begin()),
                          std::make_move_iterator(stream.errors.end()));
   return manifest;

@@ -24,6 +24,9 @@ struct Manifest {
   // One for each NetworkPolicy with an error: what stands in for it while there is no good version (see QuarantinePolicy).
   std::vector<Located<model::NetworkPolicy>> quarantine;
   std::vector<YamlError> errors;
+  // Some of the text could not be told to be no NetworkPolicy: it is no YAML from some line on, or an object has no kind. What that part
+  // closes is unknown, so no stand-in can be made for it.
+  bool unclear = false;
   // Not wrong, but worth a log line: an ignored kind.
   std::vector<YamlError> notes;
 };

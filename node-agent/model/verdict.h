@@ -27,6 +27,7 @@ struct DirectionVerdict {
 
 struct Verdict {
   bool allowed = false;      // egress.allowed && ingress.allowed
+  bool known = true;         // false: no policy has been read, so nothing new is allowed, and nothing that exists is cut for it
   DirectionVerdict egress;   // of the source pod
   DirectionVerdict ingress;  // of the destination pod
 };

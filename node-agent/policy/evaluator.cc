@@ -78,7 +78,7 @@ model::DirectionVerdict Judge(const CompiledPolicies& compiled, Direction direct
 }
 
 model::Verdict AllowedBecause(const CompiledPolicies& compiled, const End& source, const End& destination, const std::string& why) {
-  model::Verdict verdict{true, {true, {}, {}, why}, {true, {}, {}, why}};
+  model::Verdict verdict{.allowed = true, .egress = {true, {}, {}, why}, .ingress = {true, {}, {}, why}};
   if (source.pod != kNoPod) verdict.egress.pod = FullName(compiled.PodAt(source.pod));
   if (destination.pod != kNoPod) verdict.ingress.pod = FullName(compiled.PodAt(destination.pod));
   return verdict;

@@ -160,6 +160,13 @@ class Refusals(AgentCase):
         self.assertIn(state, done.stdout + done.stderr)
         self.assertIn("denied", done.stdout + done.stderr)
 
+    def test_paths_that_are_too_long_for_a_socket(self):
+        deep = self.path(*(["d" * 40] * 3))
+        why = self.refused(rpc_socket=os.path.join(deep, "rpc.sock"))
+        self.assertIn("too long for a UNIX socket", why)
+        why = self.refused(run_dir=deep)
+        self.assertIn("too long for a UNIX socket", why)
+
     def test_an_address_that_is_none_or_taken(self):
         self.assertIn("nonsense", self.refused(http_listen="nonsense"))
         with socket.create_server(("127.0.0.1", 9809)):
@@ -172,6 +179,21 @@ class Refusals(AgentCase):
         # Directories of its own, but the same socket for the CNI plugin.
         why = self.refused(http_listen="127.0.0.1:9810", run_dir=self.path("run2"), rpc_socket=self.path("run", "agent-rpc.sock"))
         self.assertIn(self.path("run", "agent-rpc.sock"), why)
+        self.assertTrue(self.status()["ready"])
+
+
+    def test_of_many_agents_started_at_once_one_runs_and_the_others_say_so(self):
+        agents = [Process([program("vsocket-agent"), *self.flags(http_listen="")], self.path(f"many{number}")) for number in range(6)]
+        for agent in agents:
+            self.addCleanup(agent.kill)
+        wait_until(lambda: sum(agent.alive() for agent in agents) == 1, "all but one to end")
+        wait_until(lambda: sum("agent ready" in agent.output() for agent in agents) == 1, "the one to be ready")
+        for agent in agents:
+            if agent.alive():
+                self.assertIn("agent ready", agent.output())
+                continue
+            self.assertEqual(agent.wait(), 1)
+            self.assertIn("another vsocket-agent is running on " + self.path("run"), agent.output())
         self.assertTrue(self.status()["ready"])
 
 
@@ -249,7 +271,7 @@ class Http(AgentCase):
         self.assertRaises(urllib.error.URLError, get, "/healthz")
 
     def test_policy_is_in_force_before_it_is_ready(self):
-        for name, text in (("policy.yaml", POLICY), ("broken.yaml", POLICY + "}")):
+        for name, text in (("policy.yaml", POLICY), ("broken.yaml", "{apiVersion: v1, kind: Pod, metadata: {name: Not_A_Name}}")):
             with open(self.path("cluster", name), "w", encoding="utf-8") as stream:
                 stream.write(text)
         said = [json.loads(line) for line in self.start().output().splitlines()]
@@ -259,6 +281,49 @@ class Http(AgentCase):
         self.assertEqual((problem["level"], "broken.yaml" in problem["where"]), ("warning", True))
         self.assertTrue(self.status()["ready"])
         self.assertEqual(len(self.status()["problems"]), 1)
+
+    def assert_no_policy_known(self, agent, problem):
+        self.assertEqual(get("/readyz"), (503, "no policy has been read yet\n"))
+        self.assertEqual(get("/healthz"), (200, "ok\n"))
+        status = self.status()
+        self.assertFalse(status.get("ready", False))
+        self.assertIn(problem, " ".join(status["problems"]) if isinstance(status["problems"][0], str) else json.dumps(status["problems"]))
+        said = [json.loads(line) for line in agent.output().splitlines()]
+        line = next(line for line in said if line["msg"] == "no policy known")
+        self.assertEqual(line["level"], "error")
+        self.assertIn("nothing is accelerated", line["what"])
+
+    def test_without_a_directory_it_waits_closed_for_one(self):
+        os.rmdir(self.path("cluster"))
+        agent = self.start()
+        self.assert_no_policy_known(agent, self.path("cluster"))
+        os.mkdir(self.path("cluster"))
+        wait_until(lambda: get("/readyz")[0] == 200, "the directory to be read")
+        self.assertTrue(self.status()["ready"])
+        self.assertNotIn("problems", {key: value for key, value in self.status().items() if value})
+
+    def test_a_file_that_is_no_yaml_keeps_it_closed_until_it_is_repaired(self):
+        with open(self.path("cluster", "policy.yaml"), "w", encoding="utf-8") as stream:
+            stream.write(POLICY + "}")
+        agent = self.start()
+        self.assert_no_policy_known(agent, "policy.yaml:5")
+        with open(self.path("cluster", "policy.yaml"), "w", encoding="utf-8") as stream:
+            stream.write(POLICY)
+        wait_until(lambda: get("/readyz")[0] == 200, "the file to be read")
+
+    def test_a_directory_that_vanishes_is_named_and_changes_nothing(self):
+        with open(self.path("cluster", "policy.yaml"), "w", encoding="utf-8") as stream:
+            stream.write(POLICY)
+        self.start()
+        revision = self.status()["revision"]
+        os.rename(self.path("cluster"), self.path("away"))
+        wait_until(lambda: self.status().get("problems"), "the problem to be told")
+        self.assertIn("the last state stays in force", json.dumps(self.status()["problems"]))
+        self.assertEqual(get("/readyz")[0], 200)
+        self.assertTrue(self.status()["ready"])
+        os.rename(self.path("away"), self.path("cluster"))
+        wait_until(lambda: not self.status().get("problems"), "the directory to be read again")
+        self.assertGreaterEqual(self.status()["revision"], revision)
 
     def test_no_listener_when_none_is_wanted(self):
         self.start(http_listen="")

@@ -5,8 +5,10 @@ release. Each test that does not need a fake runs against the fake and the real 
 usage: cni_test.py BIN_FOLDER [unittest arguments]
 """
 
+import concurrent.futures
 import json
 import os
+import random
 import statistics
 import subprocess
 import sys
@@ -155,6 +157,42 @@ class LiveAgent:
         status, out, _ = self.call("GC", {key: value for key, value in self.config().items() if key != "prevResult"})
         self.assertEqual((status, json.loads(out)["code"]), (1, 7), "GC without a list must collect nothing")
         self.assertEqual(len(self.ask("pods")["pods"]), 1)
+
+    def test_many_at_once(self):
+        self.start_agent()
+        pods = [self.pod(f"pod{number}") for number in range(8)]
+
+        def all_at_once(command, config):
+            variables = [{"CNI_CONTAINERID": pod.container_id, "CNI_NETNS": pod.netns, "CNI_ARGS": pod.args} for pod in pods]
+            # Each twice: a runtime that lost count of what it had begun.
+            with concurrent.futures.ThreadPoolExecutor(2 * len(pods)) as pool:
+                return list(pool.map(lambda who: self.call(command, config, **who), variables * 2))
+
+        config = self.config()
+        expected = json.dumps(config["prevResult"])
+        for status, out, err in all_at_once("ADD", config):
+            self.assertEqual((status, json.loads(out), err), (0, json.loads(expected), ""))
+        self.assertEqual(sorted(row["name"] for row in self.ask("pods")["pods"]), sorted(f"pod{number}" for number in range(8)))
+        for answer in all_at_once("DEL", config):
+            self.assertEqual(answer, (0, "", ""))
+        self.assertEqual(self.ask("pods")["pods"], [])
+        self.assertEqual(self.spooled(), [])
+
+    def test_hung_and_back(self):
+        agent = self.start_agent()
+        pod = self.pod("late")
+        who = {"CNI_CONTAINERID": pod.container_id, "CNI_NETNS": pod.netns, "CNI_ARGS": pod.args}
+        freeze(agent)
+        status, out, err = self.call("ADD", self.config(timeoutMs=150), **who)
+        self.assertEqual((status, json.loads(out)), (0, self.config()["prevResult"]))
+        self.assertIn("did not answer within 150 ms", err)
+        self.assertEqual(len(self.spooled()), 1)
+        thaw(agent)
+        # What was asked meanwhile is done or not, and told again either way: nothing is there twice, or left over.
+        self.assertEqual(self.call("ADD", self.config(), **who)[2], "")
+        self.assertEqual([row["name"] for row in self.ask("pods")["pods"]], ["late"])
+        self.assertEqual(self.call("DEL", self.config(), **who), (0, "", ""))
+        self.assertEqual((self.ask("pods")["pods"], self.spooled()), ([], []))
 
     def test_status_is_zero(self):
         self.start_agent()
@@ -327,6 +365,23 @@ class BadInputTest(CniCase):
         self.assert_refused(1, "ADD", {**good, "cniVersion": "0.3.1"})
         self.assert_refused(3, "ADD", good, CNI_NETNS="/run/netns/never-was")
         self.assertEqual(self.spooled(), [])
+
+    def test_garbage_of_any_size_is_an_error_in_words(self):
+        noise = random.Random(3)
+        texts = [noise.randbytes(size).decode("latin-1") for size in (1, 100, 10_000, 1_000_000)]
+        texts += ["[" * 100_000, '{"a":' * 100_000, '{"cniVersion": "1.1.0", "name": "' + "x" * 20_000_000]
+        for command in ("ADD", "CHECK", "STATUS", "GC"):
+            for text in texts:
+                self.assert_refused(6, command, text)
+        # DEL is asked again and again until it is 0, but what is not understood cannot be deleted.
+        self.assert_refused(6, "DEL", texts[0])
+        with open("/dev/null", "rb") as nothing:
+            done = subprocess.run([program("vsocket-cni")], stdin=nothing, env={"CNI_COMMAND": "ADD"}, capture_output=True, check=False)
+        self.assertEqual((done.returncode, json.loads(done.stdout)["code"]), (1, 4))
+        closed = subprocess.run(["sh", "-c", 'exec "$0" <&-', program("vsocket-cni")], env={"CNI_COMMAND": "VERSION", "PATH": "/bin"},
+                                capture_output=True, check=False)
+        self.assertIn(closed.returncode, (0, 1))
+        self.assertIsInstance(json.loads(closed.stdout), dict)
 
     def test_the_previous_result_is_passed_on_byte_for_byte(self):
         result = '{ "ips":[{"address" : "10.85.0.2/24"}],  "dns":{},\n "x": 1.50e3, "a": "\\u00e9" }'

@@ -8,7 +8,7 @@ from sources import debian_source
 from suite import FAIL, PASS, SKIP, Suite
 
 SHORT = (
-    "64bit binary-get bogus-commands cas dash-M flags incrdecr issue_163 issue_41 issue_70 line-lengths multiversioning noreply "
+    "64bit binary-get bogus-commands cas conn-limits flags incrdecr issue_70 line-lengths multiversioning noreply "
     "stats-conns udp"
 ).split()
 # About the source tree itself (tabs, whitespace, the C unit test), not about a server.

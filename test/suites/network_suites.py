@@ -13,8 +13,11 @@ class TwoPods(Suite):
 
     port = 0
     tests = {}
+    seconds = 2  # of each test that has a duration
 
     def units(self, short):
+        if short:
+            self.seconds = 1
         return list(self.tests)
 
     def server_argv(self, context):
@@ -47,7 +50,7 @@ class IperfSuite(TwoPods):
         return ["iperf3", "-s", "-p", self.port]
 
     def run_unit(self, context, unit):
-        duration = [] if "-n" in self.tests[unit] else ["-t", "2"]
+        duration = [] if "-n" in self.tests[unit] else ["-t", self.seconds]
         argv = ["iperf3", "-c", context.pod.ip, "-p", self.port, "-J", *duration, *self.tests[unit]]
         status, output = context.run(argv, pod=context.peer, timeout=90)
         context.keep(unit, output)
@@ -86,7 +89,7 @@ class SockperfSuite(TwoPods):
             where = ["--tcp", "-i", context.pod.ip, "-p", self.port]
         if mode == "pp":
             options += ["--mps", "5000000"]  # its own limit, 600,000 messages a second, is below what a ring does
-        status, output = context.run(["sockperf", mode, *where, "-t", "2", *options], pod=context.peer, timeout=60)
+        status, output = context.run(["sockperf", mode, *where, "-t", self.seconds, *options], pod=context.peer, timeout=60)
         context.keep(unit, output)
         checks = {"exit status": status == 0}
         if mode == "tp":

@@ -6,7 +6,10 @@ import re
 from sources import debian_source
 from suite import FAIL, PASS, SKIP, Suite
 
-SHORT = ["unit/type/string", "unit/type/list", "unit/pubsub", "unit/multi", "unit/scan", "unit/protocol", "unit/quit"]
+SHORT = [
+    "unit/type/string", "unit/pubsub", "unit/scan", "unit/protocol", "unit/quit", "unit/wait", "unit/networking",
+    "integration/replication-2",
+]
 PROGRAMS = ("redis-server", "redis-cli", "redis-benchmark", "redis-check-aof", "redis-check-rdb", "redis-sentinel")
 OUTCOMES = {"ok": PASS, "err": FAIL, "exception": FAIL, "skip": SKIP, "ignore": SKIP}
 # Timings and addresses differ from run to run, names of tests must not.

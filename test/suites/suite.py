@@ -20,6 +20,7 @@ class Context:
     shim: object
     work: str     # a folder of its own, kept for the suite
     sources: str  # where fetched sources are kept
+    second: bool = False  # the unit runs again because a test of it failed
 
     def run(self, argv, pod=None, cwd=None, env=None, timeout=300):
         """(exit status, output); a program that takes too long is killed and has status None."""
@@ -34,6 +35,8 @@ class Context:
         return done.returncode, done.stdout.decode("utf-8", "replace")
 
     def keep(self, name, text):
+        """Keeps a unit's output; that of a second try beside that of the first, which tells what went wrong."""
+        name += ".second" if self.second else ""
         with open(os.path.join(self.work, re.sub(r"[^A-Za-z0-9_.-]", "_", name) + ".log"), "w", encoding="utf-8") as stream:
             stream.write(text)
 

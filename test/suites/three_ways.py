@@ -40,7 +40,9 @@ def run_way(suite, context, units):
             outcome = suite.run_unit(context, unit)
             first_failures = [test for test, what in outcome.items() if what == FAIL]
             if first_failures:
+                context.second = True
                 again = suite.run_unit(context, unit)
+                context.second = False
                 unsteady += [(unit, test) for test in first_failures if again.get(test, FAIL) != FAIL]
                 # Failed means failed twice; a test that the second run did not reach failed.
                 outcome = {test: what if what != FAIL else again.get(test, FAIL) for test, what in {**again, **outcome}.items()}
