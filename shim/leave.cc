@@ -5,6 +5,8 @@
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 
+#include <cerrno>
+
 #include "shim/agent_link.h"
 #include "shim/epoll_set.h"
 #include "shim/stream_parts.h"
@@ -66,6 +68,7 @@ bool TakeMissingBells(Sock* sock, int fd, const Channel& ch) {
   if (missing == 0) return true;
   const long taken = Sys(SYS_recvfrom, fd, nullptr, missing, MSG_TRUNC | MSG_DONTWAIT, nullptr, nullptr);
   if (taken == 0) return true;  // cut off with the rest of the stream
+  if (taken < 0 && taken != -EAGAIN) NoteKernelEnd(sock, static_cast<int>(-taken));
   if (taken > 0) sock->bells_seen += static_cast<std::uint32_t>(taken);
   return taken == static_cast<long>(missing);
 }
