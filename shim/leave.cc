@@ -37,10 +37,6 @@ void BackToPlain(Sock* sock, int fd, const Channel& ch, channel::Reason reason) 
   LetGoRegion(sock->region, sock->region_id);
 }
 
-std::uint32_t MissingBells(const Sock* sock, const Channel& ch) {
-  return ch.theirs->bells.load(std::memory_order_seq_cst) - sock->bells_seen;
-}
-
 // Is there nothing in the ring that this program has not read, and no frame where it could not be taken from?
 bool NothingToWaitFor(Sock* sock, const Channel& ch) {
   if (sock->rx.mode == RxMode::kDraining || !channel::RefreshData(sock->in, *ch.theirs)) return false;
