@@ -84,7 +84,8 @@ class Leaving {
     const std::uint32_t gate = channel::Shut(ch.mine->gate);
     held_ = channel::HeldGeneration(gate);
     guarded_ = channel::KindOf(gate) == channel::GateKind::kTaken;
-    gone_ = GoAlone(sock_, ch);
+    switching_ = channel::KindOf(gate) == channel::GateKind::kSwitching;
+    gone_ = TryAlone(ch);
     // A SWITCH wakes the peer to see the gate, whatever it waits with; a direction that is on TCP goes up just to send one.
     if (!gone_ && sock_->tx.mode == TxMode::kTcp && held_ != 0) (void)GoUpNow(sock_, ch, 0);
   }
@@ -94,7 +95,7 @@ class Leaving {
     if (sock_->tx.mode == TxMode::kRing) (void)StartLeaving(sock_, fd_, ch);
     if (sock_->tx.mode == TxMode::kLeaving) (void)Flush(sock_, fd_, ch);
     if (!gone_) Receive(ch);
-    if (!gone_) gone_ = GoAlone(sock_, ch);
+    if (!gone_) gone_ = TryAlone(ch);
     bells_taken_ = gone_ && TakeMissingBells(sock_, fd_, ch);
   }
 
@@ -104,6 +105,12 @@ class Leaving {
   }
 
  private:
+  // A SWITCH that is on its way must come first: it would reach the next owner.
+  [[nodiscard]] bool TryAlone(const Channel& ch) const {
+    const bool switched = sock_->rx.mode == RxMode::kTcp && channel::GenerationBits(sock_->rx.generation) == held_;
+    return (!switching_ || switched) && GoAlone(sock_, ch);
+  }
+
   void Receive(const Channel& ch) {
     (void)ConsiderProposal(sock_, fd_, ch);
     TakeFrames(sock_, fd_, ch);
@@ -131,6 +138,7 @@ class Leaving {
   Sock* sock_;
   int fd_;
   std::uint32_t held_ = 0;        // the generation in which the sender was on the ring
+  bool switching_ = false;        // its SWITCH was on the way already
   bool guarded_ = false;          // ... and leaves it for us
   bool gone_ = false;             // left without the sender
   bool bells_taken_ = false;      // gone, and no frame is left in the queue
