@@ -84,7 +84,6 @@ class Leaving {
     const std::uint32_t gate = channel::Shut(ch.mine->gate);
     held_ = channel::HeldGeneration(gate);
     guarded_ = channel::KindOf(gate) == channel::GateKind::kTaken;
-    switching_ = channel::KindOf(gate) == channel::GateKind::kSwitching;
     gone_ = TryAlone(ch);
     // A SWITCH wakes the peer to see the gate, whatever it waits with; a direction that is on TCP goes up just to send one.
     if (!gone_ && sock_->tx.mode == TxMode::kTcp && held_ != 0) (void)GoUpNow(sock_, ch, 0);
@@ -105,10 +104,11 @@ class Leaving {
   }
 
  private:
-  // A SWITCH that is on its way must come first: it would reach the next owner.
+  // A SWITCH that is on its way must come first, or it reaches the next owner. There is none when the sender was up, and can go down by the
+  // gate only; and none when all that it ever proposed is over.
   [[nodiscard]] bool TryAlone(const Channel& ch) const {
-    const bool switched = sock_->rx.mode == RxMode::kTcp && channel::GenerationBits(sock_->rx.generation) == held_;
-    return (!switching_ || switched) && GoAlone(sock_, ch);
+    const bool settled = sock_->rx.mode == RxMode::kTcp && LoadProposal(ch).generation == sock_->rx.generation;
+    return (guarded_ || settled) && GoAlone(sock_, ch);
   }
 
   void Receive(const Channel& ch) {
@@ -138,7 +138,6 @@ class Leaving {
   Sock* sock_;
   int fd_;
   std::uint32_t held_ = 0;        // the generation in which the sender was on the ring
-  bool switching_ = false;        // its SWITCH was on the way already
   bool guarded_ = false;          // ... and leaves it for us
   bool gone_ = false;             // left without the sender
   bool bells_taken_ = false;      // gone, and no frame is left in the queue
