@@ -89,7 +89,9 @@ struct SlotHeader {
   std::byte pad[1024 - kFalseSharing - 2 * sizeof(SideWords)];
 };
 
-inline constexpr std::uint32_t kAborted = UINT32_MAX;  // SideWords::attached: this side ended with a reset, and means it
+// SideWords::attached, beside an epoch and 0 (not yet, or closed):
+inline constexpr std::uint32_t kAborted = UINT32_MAX;        // this side ended with a reset, and means it
+inline constexpr std::uint32_t kGoneToTcp = UINT32_MAX - 1;  // this side has left the channel, and reads the kernel's socket only
 
 inline constexpr std::size_t kSlotsOffset = sizeof(RegionHeader);
 inline constexpr std::size_t kRingsOffset = kSlotsOffset + kSlots * sizeof(SlotHeader);

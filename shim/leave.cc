@@ -24,7 +24,7 @@ void SetOption(int fd, int name, int value) {
 
 // Both locks. The kernel's socket is all there is from here on.
 void BackToPlain(Sock* sock, int fd, const Channel& ch, channel::Reason reason) {
-  ch.mine->attached.store(0, std::memory_order_release);
+  ch.mine->attached.store(channel::kGoneToTcp, std::memory_order_release);
   SetOption(fd, TCP_NODELAY, sock->nodelay.load(std::memory_order_relaxed));
   if (sock->cork.load(std::memory_order_relaxed)) SetOption(fd, TCP_CORK, 1);
   sock->plain_tx.store(sock->out.pos, std::memory_order_relaxed);

@@ -122,8 +122,7 @@ int EndError(const Sock* sock, int fd, const Channel& ch, int error) {
   if (sock->dead.load(std::memory_order_relaxed) == kKilled) return error;
   if (ch.mine->proposal_generation.load(std::memory_order_relaxed) == 0) return error;  // no frame of ours was there to be unread
   const std::uint32_t attached = ch.theirs->attached.load(std::memory_order_acquire);
-  const bool left_for_tcp = attached == 0 && channel::HasLeft(ch.theirs->gate);
-  if (attached == channel::kAborted || left_for_tcp) return error;
+  if (attached == channel::kAborted || attached == channel::kGoneToTcp) return error;
   if (ch.theirs->head.load(std::memory_order_acquire) != PublishedPosition(*ch.mine)) return error;
   return AllSentIsHere(sock, fd, ch) ? 0 : error;
 }
