@@ -8,6 +8,7 @@
 
 #include <cerrno>
 
+#include "shim/close.h"
 #include "shim/config.h"
 #include "shim/epoll_set.h"
 #include "shim/family.h"
@@ -124,6 +125,12 @@ ssize_t AnswerNow(SockRef ref, std::size_t done, ssize_t error) {
   return static_cast<ssize_t>(done);
 }
 
+// Closed behind our back, by a system call of the program's own, and the number is something else now.
+ssize_t NoSocketAnyMore(int fd, std::size_t done) {
+  ForgetReplaced(fd);
+  return done != 0 ? static_cast<ssize_t>(done) : kNotAttached;
+}
+
 bool StillAttached(SockRef ref) {
   return !ref.Stale() && ref.sock->phase.load(std::memory_order_acquire) == Phase::kAttached;
 }
@@ -170,6 +177,7 @@ ssize_t Receive(SockRef ref, int fd, const struct iovec* parts, int count, int f
       now = rest;
     }
     const ssize_t got = StillAttached(ref) ? TryReceive(ref, fd, now, n, flags) : kNotAttached;
+    if (got == -ENOTSOCK) return NoSocketAnyMore(fd, done);
     if (got == kNotAttached) return done != 0 ? static_cast<ssize_t>(done) : got;
     if (got > 0) done += static_cast<std::size_t>(got);
     if (done == total && total != 0) return static_cast<ssize_t>(done);
@@ -206,6 +214,7 @@ ssize_t Send(SockRef ref, int fd, const struct iovec* parts, int count, int flag
     if (!StillAttached(ref)) return done != 0 ? static_cast<ssize_t>(done) : kNotAttached;
     const ssize_t sent = TrySend(ref, fd, now, n, flags);
     if (sent == kNotAttached) continue;
+    if (sent == -ENOTSOCK) return NoSocketAnyMore(fd, done);
     if (sent > 0) done += static_cast<std::size_t>(sent);
     if (done == total && sent >= 0) return static_cast<ssize_t>(done);
     if (sent < 0 && sent != -EAGAIN) return done != 0 ? AnswerNow(ref, done, sent) : sent;
