@@ -274,15 +274,20 @@ void FinishSock(Sock* sock, int fd) {
 
 int SettleBeforeShutdown(SockRef ref, int fd, int how) {
   if (how == SHUT_RD) return 0;
-  FinishReplay(ref, fd);
+  {
+    Holding tx(ref.sock->tx_lock);
+    Channel ch;
+    if (!tx.Held() || ref.Stale() || !OpenChannel(ref.sock, &ch)) return 0;
+    if (ref.sock->dead.load(std::memory_order_relaxed) != 0) return -ENOTCONN;
+    // The peer may hand the connection on later, to somebody without the ring: what it has not read goes by TCP, before the FIN. What the
+    // FIN overtakes of a replay is still in the ring, where the peer reads it.
+    if (ref.sock->tx.mode == TxMode::kRing) (void)StartLeaving(ref.sock, fd, ch);
+    if (ref.sock->tx.mode == TxMode::kLeaving) (void)Flush(ref.sock, fd, ch);
+  }
+  FinishReplay(ref, fd);  // a receiver that has left the ring reads it nowhere else
   Holding tx(ref.sock->tx_lock);
-  Channel ch;
-  if (!tx.Held() || ref.Stale() || !OpenChannel(ref.sock, &ch)) return 0;
-  if (ref.sock->dead.load(std::memory_order_relaxed) != 0) return -ENOTCONN;
-  // The peer may hand the connection on later, to somebody without the ring: what it has not read goes by TCP, before the FIN. What the FIN
-  // overtakes of a replay is still in the ring, where the peer reads it.
-  if (ref.sock->tx.mode == TxMode::kRing) (void)StartLeaving(ref.sock, fd, ch);
-  if (ref.sock->tx.mode == TxMode::kLeaving) (void)Flush(ref.sock, fd, ch);
+  if (!tx.Held() || ref.Stale()) return 0;
+  if (ref.sock->guarded) Kill(ref.sock, fd, "a replay that the peer does not take, and an end behind it");
   ref.sock->shut_wr.store(1, std::memory_order_relaxed);  // under the lock: no frame of ours is tried after the FIN
   return 0;
 }
