@@ -98,6 +98,9 @@ short Answer(const struct pollfd& item, short kernel) {
     return static_cast<short>(hold.Held() && set->IsReady() ? (item.events & kIn) : 0);
   }
   const Readiness now = Look(ref, item.fd, (kernel & (kIn | POLLHUP | POLLERR | POLLRDHUP)) != 0);
+  if (now.only_fin) kernel = static_cast<short>(kernel & ~POLLERR);
+  // A FIN alone hangs up only a connection that this side has ended, too (poll(2)).
+  if (now.only_fin && ref.sock->shut_wr.load(std::memory_order_relaxed) == 0) kernel = static_cast<short>(kernel & ~POLLHUP);
   short ready = static_cast<short>(kernel & (POLLHUP | POLLERR | POLLRDHUP | POLLPRI | POLLNVAL));
   if (now.in) ready = static_cast<short>(ready | kIn);
   // Also of a connection that was cut here: the kernel has forgotten that it ever had an end.

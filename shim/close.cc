@@ -53,6 +53,7 @@ Dropped BeginClose(int fd) {
   if (InVforkChild()) return {};
   SettleRegions();
   ForgetWatches(fd, ref);
+  NoFork no_fork;
   const Dropped dropped = Untrack(fd);
   if (dropped.last_here) Settle(dropped, fd);
   return dropped;

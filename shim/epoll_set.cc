@@ -310,6 +310,9 @@ std::uint32_t EpollSet::Ready(Watch& watch, bool kernel_ready, std::uint32_t ker
   Readiness now = Look(watch.ref, watch.fd, kernel_ready);
   if (now.in_by_kernel && (watch.events & kInEvents)) now = Look(watch.ref, watch.fd, true);
   watch.sticky |= kernel_events & kEndEvents;
+  if (now.only_fin) watch.sticky &= ~static_cast<std::uint32_t>(EPOLLERR);
+  // A FIN alone hangs up only a connection that this side has ended, too (poll(2)).
+  if (now.only_fin && watch.ref.sock->shut_wr.load(std::memory_order_relaxed) == 0) watch.sticky &= ~static_cast<std::uint32_t>(EPOLLHUP);
   if (watch.ref.sock->fin_seen.load(std::memory_order_relaxed) != 0) watch.sticky |= EPOLLRDHUP;  // a cut leaves the kernel none
   if (now.out_by_kernel) now.out = (watch.events & kOutEvents) != 0 && KernelSays(watch.fd, POLLOUT);
   std::uint32_t ready = (now.in ? kInEvents : 0) | (now.out ? kOutEvents : 0) | watch.sticky | (kernel_events & EPOLLPRI);

@@ -132,13 +132,23 @@ void EpollSet::WakeOthers() {
   if (sleepers_ != 0 && !ArmHot()) Kick();
 }
 
-// The sleeps that the copied words tell of are the parent's, and its to end.
+// The sleeps that the copied words tell of are the parent's, and its to end. And another thread may have been at the counts and lists: they
+// are made again from the watches.
 void EpollSet::Inherit() {
   sleepers_ = 0;
+  hot_count_ = rings_ = nested_ = free_ = 0;
   for (std::uint32_t id = 0; id < end_; ++id) {
     Watch& watch = watches_[id];
     watch.armed = false;
-    if (watch.fd >= 0 && watch.on_ring && !watch.dormant) Heat(id);
+    watch.hot_at = kNotHot;
+    if (watch.fd < 0) {
+      ++free_;
+      continue;
+    }
+    if (watch.nested) ++nested_;
+    if (!watch.on_ring) continue;
+    ++rings_;
+    if (!watch.dormant) Heat(id);
   }
 }
 

@@ -5,6 +5,8 @@
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 
+#include <cerrno>
+
 #include "shim/agent_link.h"
 #include "shim/epoll_set.h"
 #include "shim/sleepers.h"
@@ -35,10 +37,6 @@ void BackToPlain(Sock* sock, int fd, const Channel& ch, channel::Reason reason) 
   LetGoRegion(sock);
 }
 
-std::uint32_t MissingBells(const Sock* sock, const Channel& ch) {
-  return ch.theirs->bells.load(std::memory_order_seq_cst) - sock->bells_seen;
-}
-
 // Is there nothing in the ring that this program has not read, and no frame where it could not be taken from?
 bool NothingToWaitFor(Sock* sock, const Channel& ch) {
   if (sock->rx.mode == RxMode::kDraining || !channel::RefreshData(sock->in, *ch.theirs)) return false;
@@ -66,6 +64,7 @@ bool TakeMissingBells(Sock* sock, int fd, const Channel& ch) {
   if (missing == 0) return true;
   const long taken = Sys(SYS_recvfrom, fd, nullptr, missing, MSG_TRUNC | MSG_DONTWAIT, nullptr, nullptr);
   if (taken == 0) return true;  // cut off with the rest of the stream
+  if (taken < 0 && taken != -EAGAIN) NoteKernelEnd(sock, static_cast<int>(-taken));
   if (taken > 0) sock->bells_seen += static_cast<std::uint32_t>(taken);
   return taken == static_cast<long>(missing);
 }
@@ -85,7 +84,7 @@ class Leaving {
     const std::uint32_t gate = channel::Shut(ch.mine->gate);
     held_ = channel::HeldGeneration(gate);
     guarded_ = channel::KindOf(gate) == channel::GateKind::kTaken;
-    gone_ = GoAlone(sock_, ch);
+    gone_ = TryAlone(ch);
     // A SWITCH wakes the peer to see the gate, whatever it waits with; a direction that is on TCP goes up just to send one.
     if (!gone_ && sock_->tx.mode == TxMode::kTcp && held_ != 0) (void)GoUpNow(sock_, ch, 0);
   }
@@ -95,7 +94,7 @@ class Leaving {
     if (sock_->tx.mode == TxMode::kRing) (void)StartLeaving(sock_, fd_, ch);
     if (sock_->tx.mode == TxMode::kLeaving) (void)Flush(sock_, fd_, ch);
     if (!gone_) Receive(ch);
-    if (!gone_) gone_ = GoAlone(sock_, ch);
+    if (!gone_) gone_ = TryAlone(ch);
     bells_taken_ = gone_ && TakeMissingBells(sock_, fd_, ch);
   }
 
@@ -105,6 +104,13 @@ class Leaving {
   }
 
  private:
+  // A SWITCH that is on its way must come first, or it reaches the next owner. There is none when the sender was up, and can go down by the
+  // gate only; and none when all that it ever proposed is over.
+  [[nodiscard]] bool TryAlone(const Channel& ch) const {
+    const bool settled = sock_->rx.mode == RxMode::kTcp && LoadProposal(ch).generation == sock_->rx.generation;
+    return (guarded_ || settled) && GoAlone(sock_, ch);
+  }
+
   void Receive(const Channel& ch) {
     (void)ConsiderProposal(sock_, fd_, ch);
     TakeFrames(sock_, fd_, ch);

@@ -105,6 +105,19 @@ void AfterFork(long result) {
   fork_lock.Release();
 }
 
+NoFork::NoFork() : held_(fork_lock.TryAcquire()) {
+  constexpr std::uint64_t kPatienceNs = 100ULL * 1000 * 1000;
+  const std::uint64_t give_up = held_ || fork_lock.HeldByMe() ? 0 : MonotonicNs() + kPatienceNs;
+  while (!held_ && MonotonicNs() < give_up) {
+    Sys(SYS_sched_yield);
+    held_ = fork_lock.TryAcquire();
+  }
+}
+
+NoFork::~NoFork() {
+  if (held_) fork_lock.Release();
+}
+
 void TakeOver() {
   Claim();
 }

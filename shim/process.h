@@ -14,6 +14,19 @@ namespace vsocket::shim {
 void BeforeFork();
 void AfterFork(long result);  // as fork returned it, in both processes
 
+// No fork while it lives. Who gives up a connection would otherwise count a child that is being made as another holder, though the child
+// will not find the descriptor. Waits for one under way, but not for ever: what runs inside fork (pthread_atfork) may wait for us.
+class NoFork {
+ public:
+  NoFork();
+  ~NoFork();
+  NoFork(const NoFork&) = delete;
+  NoFork& operator=(const NoFork&) = delete;
+
+ private:
+  bool held_;
+};
+
 // In a child that goes on in its parent's place (daemon(3)): the holds are its own now.
 void TakeOver();
 

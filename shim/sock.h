@@ -42,6 +42,7 @@ struct alignas(64) Sock {
   std::atomic<std::uint8_t> framed{0};    // rx.mode == kRing, for those who do not hold rx_lock: the peer reads our frames' answers
   std::atomic<std::uint8_t> shut_rd{0};
   std::atomic<std::uint16_t> error{0};  // errno the kernel gave and the program has not seen yet
+  bool only_fin = false;                // that error was judged: to the program the peer has closed, not reset (EndError)
   std::uint32_t bells_seen = 0;         // BELL frames taken off the queue
   channel::ConsumerState in;
   channel::SwitchReceiver rx;

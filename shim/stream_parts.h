@@ -78,6 +78,14 @@ bool GoUpNow(Sock* sock, const Channel& ch, std::uint8_t next_byte);
 // or when it asks (EndError).
 void NoteKernelEnd(Sock* sock, int error);
 
+// rx_lock. Frames of the peer that were sent, or are about to be, and not taken off the queue.
+[[nodiscard]] inline std::uint32_t MissingBells(const Sock* sock, const Channel& ch) {
+  return ch.theirs->bells.load(std::memory_order_seq_cst) - sock->bells_seen;
+}
+
+// An RST makes the peer's kernel drop what it has not sent. Is all that the peer ever sent here, read or still to be read?
+[[nodiscard]] bool AllSentIsHere(const Sock* sock, int fd, const Channel& ch);
+
 // rx_lock. Judges a noted error: ECONNRESET and EPIPE that only our own frames have caused, at a peer that had read all there was and of
 // which nothing is lost, are a FIN to the program. The errno it is to see; 0: none.
 [[nodiscard]] int EndError(const Sock* sock, int fd, const Channel& ch, int error);

@@ -65,18 +65,23 @@ ssize_t ReceiveByRing(Sock* sock, const Channel& ch, const struct iovec* parts, 
 // The end of the stream, once everything before it has been read.
 ssize_t EndOfStream(Sock* sock, int fd, const Channel& ch) {
   const std::uint16_t error = sock->error.exchange(0, std::memory_order_relaxed);
-  return -static_cast<ssize_t>(error != 0 ? EndError(sock, fd, ch, error) : 0);
+  const int judged = error != 0 ? EndError(sock, fd, ch, error) : 0;
+  if (error != 0 && judged == 0) sock->only_fin = true;
+  return -static_cast<ssize_t>(judged);
 }
 
-// An RST makes the peer's kernel drop what it has not sent. Is all that the peer ever sent here, read or still to be read?
-bool NothingLost(const Sock* sock, int fd, const Channel& ch) {
+}  // namespace
+
+bool AllSentIsHere(const Sock* sock, int fd, const Channel& ch) {
   const std::uint64_t by_tcp = ch.theirs->tcp_sent.load(std::memory_order_acquire);
-  const std::uint64_t by_ring = ch.theirs->tail.load(std::memory_order_acquire);
-  if (by_tcp <= sock->in.pos || by_tcp <= by_ring) return true;  // the ring outlives its writer
+  if (by_tcp <= sock->in.pos) return true;
+  if (sock->rx.mode == RxMode::kDraining && by_tcp <= sock->rx.drain_until) return true;  // the ring outlives its writer
   int queued = 0;
   Sys(SYS_ioctl, fd, FIONREAD, &queued);
   return by_tcp <= sock->rx.tcp_pos + static_cast<std::uint64_t>(queued);
 }
+
+namespace {
 
 int SocketError(int fd) {
   int error = 0;
@@ -106,7 +111,10 @@ int JudgeError(SockRef ref, int fd, int error) {
   if (sock->dead.load(std::memory_order_relaxed) == kKilled) return sock->error.exchange(0, std::memory_order_relaxed);
   TakeFrames(sock, fd, ch);
   if (error == 0) error = sock->error.exchange(0, std::memory_order_relaxed);
-  return error != 0 ? EndError(sock, fd, ch, error) : 0;
+  if (error == 0) return 0;
+  const int judged = EndError(sock, fd, ch, error);
+  if (judged == 0) sock->only_fin = true;
+  return judged;
 }
 
 int EndError(const Sock* sock, int fd, const Channel& ch, int error) {
@@ -118,7 +126,7 @@ int EndError(const Sock* sock, int fd, const Channel& ch, int error) {
   const bool left_for_tcp = attached == 0 && channel::HasLeft(ch.theirs->gate);
   if (attached == channel::kAborted || left_for_tcp) return error;
   if (ch.theirs->head.load(std::memory_order_acquire) != PublishedPosition(*ch.mine)) return error;
-  return NothingLost(sock, fd, ch) ? 0 : error;
+  return AllSentIsHere(sock, fd, ch) ? 0 : error;
 }
 
 void NoteKernelEnd(Sock* sock, int error) {
@@ -126,7 +134,7 @@ void NoteKernelEnd(Sock* sock, int error) {
     sock->error.store(static_cast<std::uint16_t>(error), std::memory_order_relaxed);
     NoteReset(sock);
   }
-  sock->fin_seen.store(1, std::memory_order_relaxed);
+  sock->fin_seen.store(1, std::memory_order_release);
   sock->framed.store(0, std::memory_order_relaxed);  // the peer's direction carries no frames any more: it cannot ring us
 }
 
@@ -228,6 +236,9 @@ ssize_t TryReceive(SockRef ref, int fd, const struct iovec* parts, int count, in
           sock->rx.mode == RxMode::kRing && channel::Available(in) + channel::WritableRoom(in.capacity_log2) <= (1ULL << in.capacity_log2)
               ? channel::TakeWaiter(ch.theirs->space_waiter)
               : static_cast<std::uint32_t>(channel::kNobody);
+      // What this side has on its way by TCP would go with it if the process died beside an unread bell.
+      const bool by_tcp = sock->tx.mode != channel::SwitchSender::Mode::kRing;
+      if (by_tcp && sock->rx.mode == RxMode::kRing && channel::Available(in) == 0 && MissingBells(sock, ch) != 0) TakeFrames(sock, fd, ch);
       rx.Unlock();
       if (waiter != channel::kNobody) Ring(ref, fd, waiter);
       return got;
@@ -236,7 +247,11 @@ ssize_t TryReceive(SockRef ref, int fd, const struct iovec* parts, int count, in
       ConsiderDrained(sock, ch);
       continue;
     }
-    if (sock->fin_seen.load(std::memory_order_relaxed)) return EndOfStream(sock, fd, ch);
+    if (sock->fin_seen.load(std::memory_order_acquire)) {  // perhaps noted just now, by a thread that sends: what came before it counts
+      if (!channel::RefreshData(in, *ch.theirs)) Kill(sock, fd, "impossible tail");
+      if (sock->dead.load(std::memory_order_relaxed) != kKilled && channel::Available(in) != 0) continue;
+      return EndOfStream(sock, fd, ch);
+    }
     TakeFrames(sock, fd, ch);
     if (sock->rx.mode == RxMode::kRing && channel::Available(in) == 0 && !sock->fin_seen.load(std::memory_order_relaxed)) {
       if (sock->shut_rd.load(std::memory_order_relaxed)) return 0;

@@ -159,12 +159,25 @@ bool LeaseHolds(const Channel& ch) {
   return LoadUntrusted(ch.region->lease_until_ns, std::memory_order_relaxed).ForDisplay() > MonotonicNs();
 }
 
+namespace {
+
+// Not while the peer's payload is on its way by TCP: should it close meanwhile, our SWITCH makes its kernel drop what it has not sent.
+bool MayLeaveNow(Sock* sock, int fd, const Channel& ch) {
+  const bool mine = sock->rx_lock.HeldByMe();
+  if (!mine && !sock->rx_lock.TryAcquire()) return false;
+  const bool may = AllSentIsHere(sock, fd, ch);
+  if (!mine) sock->rx_lock.Release();
+  return may;
+}
+
+}  // namespace
+
 void LookAround(Sock* sock, int fd, const Channel& ch) {
   sock->look_again = Ticks() + kLookAroundTicks;
   PollAgent();
   if (sock->tx.mode != TxMode::kRing) return;
   const std::uint64_t flap = GetConfig().flap_ns;
-  if (!LeaseHolds(ch) || (flap != 0 && MonotonicNs() - sock->up_since_ns > flap)) {
+  if ((!LeaseHolds(ch) || (flap != 0 && MonotonicNs() - sock->up_since_ns > flap)) && MayLeaveNow(sock, fd, ch)) {
     (void)StartLeaving(sock, fd, ch);
     return;
   }

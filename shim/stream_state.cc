@@ -162,6 +162,9 @@ Readiness Look(SockRef ref, int fd, bool kernel_ready) {
   }
   if (IsRevoked(sock, ch)) Kill(sock, fd, "the agent revoked the channel");
   LookIn(sock, fd, ch, kernel_ready, &ready);
+  const int noted = sock->error.load(std::memory_order_relaxed);
+  if (noted != 0 && EndError(sock, fd, ch, noted) == 0) sock->only_fin = true;
+  ready.only_fin = sock->only_fin;
   LookOut(sock, fd, ch, &ready);
   if (sock->rx.mode == RxMode::kRing && sock->tx.mode == TxMode::kTcp) (void)ConsiderGoingUp(sock, ch, 0);
   return ready;
@@ -207,7 +210,7 @@ bool PrepareToSleep(SockRef ref, int fd, bool want_in, bool want_out, std::uint3
   if (sock->tx.mode == TxMode::kLeaving) (void)Flush(sock, fd, ch);
   if (sock->tx.mode == TxMode::kLeaving) *kernel_events |= POLLOUT;
   if (want_out && sock->tx.mode == TxMode::kRing) {
-    if (!sock->framed.load(std::memory_order_relaxed) || !LeaseHolds(ch)) {
+    if (!sock->framed.load(std::memory_order_relaxed) || (!LeaseHolds(ch) && AllSentIsHere(sock, fd, ch))) {
       (void)StartLeaving(sock, fd, ch);
       return false;
     }
@@ -257,6 +260,8 @@ void FinishSock(Sock* sock, int fd) {
   if (sock->tx.mode == TxMode::kLeaving) (void)Flush(sock, fd, ch);
   if (sock->rx.mode == RxMode::kTcp) (void)ConsiderProposal(sock, fd, ch);
   TakeFrames(sock, fd, ch);
+  // A replay of what was read already must not count as unread: the kernel would reset.
+  if (sock->rx.mode == RxMode::kTcp && sock->rx.tcp_pos != sock->in.pos) (void)PayloadByTcp(sock, fd, ch);
   struct linger linger = {};
   int size = sizeof linger;
   Sys(SYS_getsockopt, fd, SOL_SOCKET, SO_LINGER, &linger, &size);

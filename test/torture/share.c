@@ -56,7 +56,9 @@ void Fail(const char* format, ...) {
   ssize_t ignored = write(STDERR_FILENO, text, (size_t)used);
   (void)ignored;
   const char* hold = getenv("TORTURE_HOLD");
-  if (first && hold != NULL) sleep((unsigned)atoi(hold));  // leaves the connection as it is for a debugger
+  // Leaves the connection as it is for a debugger.
+  for (unsigned left = first && hold != NULL ? (unsigned)atoi(hold) : 0; left > 0; left = sleep(left)) {
+  }
   _exit(1);
 }
 
