@@ -127,10 +127,11 @@ def threads_come_and_go(_node, pod, shim):
     rounds = 200 + THREADS + AT_ONCE * WAVES
     if said["rounds"] != [rounds, rounds]:
         raise Failure(f"not every thread had its answer: {said}")
-    if said["later"] != said["first"]:
+    # A thread that was joined may not be quite gone when the next one sleeps: that makes two at a time. Each has an eventfd and a wake
+    # object for the connections' memory; a connection is one descriptor more.
+    if said["later"][0] > said["first"][0] + 4 or said["later"][1] > 4:
         raise Failure(f"descriptors, and eventfds among them, after {THREADS} threads one by one: {said}")
-    # A connection, an eventfd and a wake object for each of those threads, and what the process itself has.
-    if said["many"][0] > said["first"][0] + 3 * AT_ONCE + 4 or said["many"][1] > said["first"][1] + AT_ONCE:
+    if said["many"][0] > said["first"][0] + (2 * 2 + 1) * AT_ONCE or said["many"][1] > 4 + 2 * AT_ONCE:
         raise Failure(f"descriptors, and eventfds among them, after {WAVES} waves of {AT_ONCE} threads: {said}")
     expect_fast(stats_of(shim["VSOCKET_STATS"], server.pid), "the server", rounds // 2)
 

@@ -133,8 +133,8 @@ def one_round(build, strict):
         clients = {how: client_pod.start([sys.executable, "-c", CLIENT, server_pod.ip, how], shim=FORCED)
                    for how in (*TOLD, "sleep")}
         for how, client in clients.items():
-            processes = 2 if how == "fork" else 1
-            wait_until(lambda client=client, wanted=processes: client.output().count("up") == wanted or not client.alive(), f"client {how}")
+            ups = "up\nup" if how == "fork" else "up"
+            wait_until(lambda client=client, ups=ups: ups in client.output() or not client.alive(), f"client {how}")
         wait_until(lambda: node.agent.ask("status").get("channels", 0) == len(clients), "all connections on rings")
         node.write_cluster("policy.yaml", POLICY)
         for how in TOLD:
