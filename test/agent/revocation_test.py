@@ -147,7 +147,7 @@ def one_round(build, strict):
             wait_until(lambda: not clients["sleep"].alive(), "the end of the one that sleeps")
             expect(problems, clients["sleep"].wait() == -signal.SIGKILL, f"the sleeper ended with {clients['sleep'].wait()}")
         else:
-            expect(problems, clients["sleep"].alive() and holds_memory(clients["sleep"].pid), "the one that sleeps does not hold the memory")
+            expect(problems, clients["sleep"].alive() and holds_memory(clients["sleep"].pid), "the sleeper does not hold the memory")
         wait_until(lambda: metric(node, "vsocket_revoked_regions") == (0 if strict else 1), "all other memory to be let go of")
         expect(problems, metric(node, "vsocket_revocation_kills_total") == (1 if strict else 0), "wrong number of killed processes")
         expect(problems, metric(node, "vsocket_revoked_regions_still_mapped_total") == 1, "not one was counted")
