@@ -171,7 +171,7 @@ void OnGrant(const channel::Grant& grant, int memfd) {
   sock->slot = grant.channel.slot;
   sock->epoch = grant.channel.epoch;
   sock->side = grant.channel.side;
-  HoldRegion(sock->region);
+  HoldRegion(sock);
   Log("agent: channel granted, slot %d", static_cast<int>(sock->slot));
   NoteGrant(sock);
 }

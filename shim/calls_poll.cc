@@ -9,6 +9,7 @@
 #include "shim/family.h"
 #include "shim/errno.h"
 #include "shim/real.h"
+#include "shim/sleepers.h"
 #include "shim/stream.h"
 #include "shim/upgrade.h"
 #include "shim/wait.h"
@@ -193,7 +194,7 @@ int SleepOnAll(const Poll& poll, std::uint64_t left_ns) {
   nfds_t extra = poll.count;
   nfds_t armed = 0;
   bool quiet = true;
-  int fast_fd = -1;
+  WakeFd fast;
   int family_fd = -1;
   std::uint64_t fast_region = 0;
   for (; armed < poll.count && quiet; ++armed) {
@@ -219,9 +220,8 @@ int SleepOnAll(const Poll& poll, std::uint64_t left_ns) {
     // One fast wake object a sleep: the first region's; the others ring by TCP.
     std::uint32_t target = channel::kTcpBell;
     if (fast_region == 0 || fast_region == ref.sock->region_id) {
-      const WakeFd fast = OwnWakeFd(ref.sock, ThreadId());
+      if (fast_region == 0) fast = OwnWakeFd(ref.sock, WaiterOf(ThreadId()));  // once: asking closes what is of no use any more
       fast_region = ref.sock->region_id;
-      fast_fd = fast.fd;
       target = fast.target;
     }
     if (wake_fd >= 0) RegisterSleeper(ref.sock, wake_fd);
@@ -233,7 +233,7 @@ int SleepOnAll(const Poll& poll, std::uint64_t left_ns) {
   long got = 0;
   if (quiet) {
     poll.copy[extra++] = {wake_fd, POLLIN, 0};
-    if (fast_fd >= 0) poll.copy[extra++] = {fast_fd, POLLIN, 0};
+    if (fast.fd >= 0) poll.copy[extra++] = {fast.fd, POLLIN, 0};
     if (family_fd >= 0) poll.copy[extra++] = {family_fd, POLLIN, 0};
     got = KernelPoll(poll, extra, left_ns, poll.mask);
     if (family_fd >= 0 && poll.copy[extra - 1].revents != 0) HearFamily();
@@ -250,7 +250,7 @@ int SleepOnAll(const Poll& poll, std::uint64_t left_ns) {
     if (hold.Held()) set->RelaxAll();
   }
   if (wake_fd >= 0) DrainWakeFd(wake_fd);
-  if (fast_fd >= 0 && !DrainWake(fast_fd)) RetireWakeFd(fast_fd);
+  if (fast.fd >= 0 && !DrainWake(fast.fd)) RetireWakeFd(fast.fd);
   return got < 0 ? static_cast<int>(got) : 0;
 }
 

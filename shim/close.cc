@@ -16,7 +16,7 @@ void GiveBackGrant(Sock* sock) {
   Holding tx(sock->tx_lock);
   if (!rx.Held() || !tx.Held() || sock->phase.load(std::memory_order_relaxed) != Phase::kGranted) return;
   SendRelease(sock, channel::Reason::kClosing);
-  LetGoRegion(sock->region, sock->region_id);
+  LetGoRegion(sock);
   sock->phase.store(Phase::kPlain, std::memory_order_release);
 }
 
@@ -34,13 +34,12 @@ void Settle(const Dropped& dropped, int fd) {
       if (dropped.last) {
         FinishReplay({sock, sock->generation.load(std::memory_order_relaxed)}, fd);
         FinishSock(sock, fd);
-      } else {
-        LetGoRegion(sock->region, sock->region_id);
       }
       break;
     default:
       break;
   }
+  LetGoRegion(sock);  // held still when others go on with the connection, or have brought it down
 }
 
 }  // namespace

@@ -49,7 +49,6 @@ std::uint64_t RingChanges() {
 void EpollSet::Reset(int new_epfd) {
   epfd = new_epfd;
   end_ = hot_count_ = rings_ = nested_ = turn_ = free_ = 0;
-  wake_count_ = 0;
   in_family_ = false;
   by_others_ = 0;
   sleepers_ = 0;
@@ -66,7 +65,7 @@ void EpollSet::Free() {
     Watch& watch = watches_[id];
     if (watch.fd >= 0 && watch.armed && watch.ref) AfterSleep(watch.ref);
   }
-  RetireWakeFdsOf(waiter_);
+  GiveBackWakeFdsOf(waiter_);
   const int kick = kick_fd_.exchange(-1, std::memory_order_acq_rel);
   if (kick >= 0) DropOwnFd(kick);
   if (rings_fd_ >= 0) DropOwnFd(rings_fd_);
@@ -248,8 +247,7 @@ void EpollSet::ToRing(std::uint32_t id) {
   Heat(id);
   const WakeFd wake = OwnWakeFd(watch.ref.sock, waiter_);
   if (!wake.fresh) return;
-  if (!AddToRings(wake.fd, EPOLLIN, kWakeId)) return RetireWakeFd(wake.fd);
-  wake_fds_[wake_count_++ % 32] = wake.fd;
+  if (!AddToRings(wake.fd, EPOLLIN, kWakeId)) RetireWakeFd(wake.fd);
 }
 
 void EpollSet::ToKernel(std::uint32_t id) {
@@ -277,7 +275,7 @@ void EpollSet::Harvest() {
       const auto id = static_cast<std::uint32_t>(batch[i].data.u64);
       told_.store(true, std::memory_order_relaxed);
       if (id == kWakeId) {
-        for (std::uint32_t w = 0; w < wake_count_ && w < 32; ++w) (void)DrainWake(wake_fds_[w]);
+        DrainWakesOf(waiter_);
         continue;
       }
       if (id >= end_ || watches_[id].fd < 0 || !watches_[id].on_ring) continue;

@@ -125,8 +125,6 @@ class EpollSet {
   std::uint64_t tag_ = 0;
   std::uint64_t seen_attaches_ = 0;
   std::uint64_t waiter_ = 0;  // names this set among the waiters of wake_fds.h
-  int wake_fds_[32] = {};     // the latest wake objects, to be emptied
-  std::uint32_t wake_count_ = 0;
   bool in_family_ = false;  // rings_fd_ hears of bells that other processes have taken (family.h)
 };
 

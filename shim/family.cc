@@ -4,8 +4,8 @@
 #include <sys/eventfd.h>
 
 #include "shim/own_fds.h"
+#include "shim/sleepers.h"
 #include "shim/sys.h"
-#include "shim/wait.h"
 
 namespace vsocket::shim {
 namespace {

@@ -55,7 +55,7 @@ SockRef FindByKernel(int fd) {
 void LeaveInVforkChild(SockRef ref, int fd, channel::Reason reason) {
   Sock* sock = ref.sock;
   const Owed region{sock->region, sock->region_id};
-  HoldRegion(region.index);  // so that the last user is not met here: its descriptor is open in the parent
+  HoldRegionAt(region.index);  // so that the last user is not met here: its descriptor is open in the parent
   LeaveForGood(ref, fd, reason);
   Holding hold(owed_lock);
   const int count = owed_count.load(std::memory_order_relaxed);
@@ -186,7 +186,7 @@ void SettleRegions() {
   if (owed_count.load(std::memory_order_acquire) == 0) return;
   Holding hold(owed_lock);
   if (!hold.Held()) return;
-  for (int i = owed_count.exchange(0, std::memory_order_relaxed) - 1; i >= 0; --i) LetGoRegion(owed[i].index, owed[i].region_id);
+  for (int i = owed_count.exchange(0, std::memory_order_relaxed) - 1; i >= 0; --i) LetGoRegionAt(owed[i].index, owed[i].region_id);
 }
 
 }  // namespace vsocket::shim

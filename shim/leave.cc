@@ -9,9 +9,9 @@
 
 #include "shim/agent_link.h"
 #include "shim/epoll_set.h"
+#include "shim/sleepers.h"
 #include "shim/stream_parts.h"
 #include "shim/sys.h"
-#include "shim/wait.h"
 
 namespace vsocket::shim {
 namespace {
@@ -34,7 +34,7 @@ void BackToPlain(Sock* sock, int fd, const Channel& ch, channel::Reason reason) 
   sock->phase.store(Phase::kPlain, std::memory_order_release);
   NoteRingChange();
   if (sock->sleepers.load(std::memory_order_relaxed) != 0) WakeSleepers(sock);
-  LetGoRegion(sock->region, sock->region_id);
+  LetGoRegion(sock);
 }
 
 // Is there nothing in the ring that this program has not read, and no frame where it could not be taken from?
@@ -148,6 +148,7 @@ class Leaving {
 
 void LeaveForGood(SockRef ref, int fd, channel::Reason reason) {
   Sock* sock = ref.sock;
+  const LetGoAtEnd let_go(ref, fd);
   std::uint16_t none = 0;
   sock->pinned.compare_exchange_strong(none, static_cast<std::uint16_t>(reason), std::memory_order_relaxed);
   const std::uint64_t give_up = MonotonicNs() + kHandOverNs;

@@ -51,6 +51,10 @@ bool SeenOtherThreads() {
   return threads_seen.load(std::memory_order_relaxed) > 1;
 }
 
+bool ThreadHasEnded(std::uint32_t thread) {
+  return Sys(SYS_tgkill, Sys(SYS_getpid), thread, 0) == -ESRCH;
+}
+
 void ForgetThreadId() {
   thread_id = 0;
   threads_seen.store(0, std::memory_order_relaxed);

@@ -6,12 +6,12 @@
 #include "shim/epoll_set.h"
 #include "shim/family.h"
 #include "shim/lock.h"
+#include "shim/sleepers.h"
 #include "shim/sock.h"
 #include "shim/start.h"
 #include "shim/stats.h"
 #include "shim/stream.h"
 #include "shim/sys.h"
-#include "shim/wait.h"
 
 namespace vsocket::shim {
 namespace {

@@ -18,12 +18,31 @@ struct Mapped {
   std::byte* spare;  // address range of a region that is gone: kept mapped (to nothing), for the next one in this place
   std::uint64_t id;
   int memfd;
+  bool inherited;  // mapped before a fork that made this process
   std::atomic<std::int32_t> users;
+};
+
+// What a connection sees that was killed. It has no rings: everyone who looks into one looks at Sock::dead before.
+struct Nothing {
+  channel::RegionHeader region;
+  channel::SlotHeader slot;
 };
 
 Mapped regions[kMaxRegions];
 int used_end;
+std::atomic<std::uint16_t>* holds;  // for each Sock the region that it holds in this process: index + 1; 0: none
+alignas(Nothing) std::byte nothing[sizeof(Nothing)];
 Lock table_lock;
+static_assert(kMaxRegions < UINT16_MAX);
+
+bool HaveHolds() {
+  if (holds != nullptr) return true;
+  const std::size_t size = kMaxSocks * sizeof(*holds);
+  const long at = Sys(SYS_mmap, nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (at < 0 && at > -4096) return false;
+  holds = reinterpret_cast<std::atomic<std::uint16_t>*>(at);
+  return true;
+}
 
 // Frees the region's pages but not its addresses: a thread that spins on a word of it, without a lock, reads zeros and goes on.
 void ReplaceByNothing(std::byte* base) {
@@ -64,7 +83,7 @@ int AddRegion(std::uint64_t region_id, int memfd) {
   const int known = FindLocked(region_id);
   int index = 0;
   while (index < used_end && regions[index].base != nullptr) ++index;
-  std::byte* base = known < 0 && index < kMaxRegions ? MapChecked(region_id, memfd, regions[index].spare) : nullptr;
+  std::byte* base = known < 0 && index < kMaxRegions && HaveHolds() ? MapChecked(region_id, memfd, regions[index].spare) : nullptr;
   if (base == nullptr) {
     Sys(SYS_close, memfd);
     return known;
@@ -74,12 +93,14 @@ int AddRegion(std::uint64_t region_id, int memfd) {
   regions[index].base = base;
   regions[index].id = region_id;
   regions[index].memfd = KeepOwnFd(memfd);
+  regions[index].inherited = false;
   regions[index].users.store(0, std::memory_order_relaxed);
   return index;
 }
 
-void FreeRegionLock() {
+void InheritRegions() {
   table_lock.Reset();
+  for (int i = 0; i < used_end; ++i) regions[i].inherited = regions[i].base != nullptr;
 }
 
 int FindRegion(std::uint64_t region_id) {
@@ -88,6 +109,11 @@ int FindRegion(std::uint64_t region_id) {
 }
 
 bool OpenChannel(const Sock* sock, Channel* channel) {
+  if (sock->dead.load(std::memory_order_relaxed) == kKilled) {
+    auto* view = reinterpret_cast<Nothing*>(nothing);
+    *channel = {&view->region, &view->slot, &view->slot.side[0], &view->slot.side[1], nullptr, nullptr};
+    return true;
+  }
   if (sock->region >= kMaxRegions || sock->slot >= channel::kSlots || sock->side > 1) return false;
   const Mapped& region = regions[sock->region];
   std::byte* const base = __atomic_load_n(&region.base, __ATOMIC_ACQUIRE);
@@ -107,11 +133,33 @@ int RegionMemory(const Sock* sock) {
   return region.base != nullptr && region.id == sock->region_id ? region.memfd : -1;
 }
 
-void HoldRegion(std::uint32_t index) {
+bool MappedBeforeFork(const Sock* sock) {
+  if (sock->region >= kMaxRegions) return false;
+  const Mapped& region = regions[sock->region];
+  return region.inherited && region.base != nullptr && region.id == sock->region_id;
+}
+
+void HoldRegion(const Sock* sock) {
+  HoldRegionAt(sock->region);
+  const std::uint16_t before = holds[IndexOf(sock)].exchange(static_cast<std::uint16_t>(sock->region + 1), std::memory_order_acq_rel);
+  // Another process of the family brought the connection down, and this one has not noticed.
+  if (before != 0) LetGoRegionAt(before - 1u, regions[before - 1].id);
+}
+
+bool HoldsRegion(const Sock* sock) {
+  return holds != nullptr && holds[IndexOf(sock)].load(std::memory_order_relaxed) != 0;
+}
+
+void LetGoRegion(const Sock* sock) {
+  const std::uint16_t held = holds != nullptr ? holds[IndexOf(sock)].exchange(0, std::memory_order_acq_rel) : 0;
+  if (held != 0) LetGoRegionAt(held - 1u, sock->region_id);
+}
+
+void HoldRegionAt(std::uint32_t index) {
   if (index < kMaxRegions) regions[index].users.fetch_add(1, std::memory_order_relaxed);
 }
 
-void LetGoRegion(std::uint32_t index, std::uint64_t region_id) {
+void LetGoRegionAt(std::uint32_t index, std::uint64_t region_id) {
   if (index >= kMaxRegions) return;
   Holding hold(table_lock);
   Mapped& region = regions[index];

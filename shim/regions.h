@@ -9,7 +9,7 @@
 
 namespace vsocket::shim {
 
-// One connection's view of its slot. Valid while the Sock is attached.
+// One connection's view of its slot. Valid while a lock of the Sock is held, and for reading at any time.
 struct Channel {
   channel::RegionHeader* region;
   channel::SlotHeader* slot;
@@ -26,15 +26,24 @@ int AddRegion(std::uint64_t region_id, int memfd);
 // The index of a mapped region, or -1.
 int FindRegion(std::uint64_t region_id);
 
-// False: this process has no mapping of the Sock's region.
+// False: this process has no mapping of the Sock's region. Of a connection that was killed the memory may be gone, or be gone soon:
+// its view is one in which nothing was ever sent, granted or revoked. Nobody may touch its rings.
 [[nodiscard]] bool OpenChannel(const Sock* sock, Channel* channel);
 
 // The memfd of a Sock's region; -1: none.
 int RegionMemory(const Sock* sock);
 
-// The number of connections of this process that use the region; the last one unmaps it.
-void HoldRegion(std::uint32_t index);
-void LetGoRegion(std::uint32_t index, std::uint64_t region_id);
-void FreeRegionLock();  // in the child after fork
+// This process has had the Sock's region since before it was forked: what it is to its owners, it is to the parent.
+[[nodiscard]] bool MappedBeforeFork(const Sock* sock);
+
+// The connections of this process that use a region hold it: each once, in each process of its own. The last one to let go unmaps it.
+void HoldRegion(const Sock* sock);
+[[nodiscard]] bool HoldsRegion(const Sock* sock);
+void LetGoRegion(const Sock* sock);  // both locks; nothing when it holds none
+// A hold of nobody's, by its index and id.
+void HoldRegionAt(std::uint32_t index);
+void LetGoRegionAt(std::uint32_t index, std::uint64_t region_id);
+
+void InheritRegions();  // in the child after fork
 
 }  // namespace vsocket::shim

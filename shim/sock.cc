@@ -10,7 +10,7 @@ namespace vsocket::shim {
 namespace {
 
 constexpr std::uint32_t kIndexBits = 18;
-constexpr std::uint32_t kMaxSocks = 1u << kIndexBits;
+static_assert(kMaxSocks == 1u << kIndexBits);
 constexpr std::uint32_t kGenerationMask = (1u << (32 - kIndexBits)) - 1;
 constexpr std::uint32_t kMaxFds = 1u << 20;
 

@@ -21,6 +21,9 @@
 
 namespace vsocket::shim {
 
+inline constexpr std::uint32_t kMaxSocks = 1u << 18;
+inline constexpr std::uint8_t kKilled = 2;  // Sock::dead
+
 // How far a connection has come. Only forward, but for kAsked -> kPlain (denied, or no answer) and -> kPlain when a channel is given up.
 enum class Phase : std::uint8_t {
   kFree = 0,
@@ -71,7 +74,7 @@ struct alignas(64) Sock {
   std::atomic<std::uint32_t> turns{0};  // changes from receiving to sending
   std::atomic<std::uint8_t> last_was_rx{0};
   std::atomic<std::uint8_t> shim_waits{0};  // the program waits for this socket through us: no bell needed between its waits
-  std::atomic<std::uint8_t> dead{0};        // 1: reset, what arrived before may still be read; 2: killed, nothing may
+  std::atomic<std::uint8_t> dead{0};        // 1: reset, what arrived before may still be read; kKilled: nothing may, and for good
   std::atomic<std::uint32_t> sleepers{0};   // waits in progress on this socket, in all processes
   std::atomic<std::uint8_t> watched{0};     // has been in an epoll set
   std::atomic<std::uint8_t> nodelay{0};     // the program's own TCP_NODELAY while we need it on
@@ -87,6 +90,12 @@ struct alignas(64) Sock {
   std::uint32_t side = 0;
   std::uint32_t next_free = 0;  // arena free list
 };
+
+// The kernel has reset the connection.
+inline void NoteReset(Sock* sock) {
+  std::uint8_t alive = 0;
+  sock->dead.compare_exchange_strong(alive, 1, std::memory_order_relaxed);
+}
 
 struct SockRef {
   Sock* sock = nullptr;

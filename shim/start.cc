@@ -11,6 +11,7 @@
 #include "shim/real.h"
 #include "shim/regions.h"
 #include "shim/sock.h"
+#include "shim/sleepers.h"
 #include "shim/stats.h"
 #include "shim/sys.h"
 #include "shim/wake_fds.h"
@@ -35,9 +36,10 @@ void AfterForkInChild() {
   // What belongs to one process, its locks included: another thread of the parent may have held one, and is not here to let it go.
   ForgetAgent();  // the line is the parent's
   ForgetWakeFds();
+  ForgetSleepers();
   InheritFamily();
   InheritSets();
-  FreeRegionLock();
+  InheritRegions();
   FreeHandOverLock();
   ResetStatsForChild();
 }

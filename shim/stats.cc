@@ -14,7 +14,7 @@ namespace {
 constexpr int kReasons = 32;
 
 struct Totals {
-  std::atomic<std::uint64_t> connections, upgraded, ups, downs, ring_tx, ring_rx, tcp_tx, tcp_rx;
+  std::atomic<std::uint64_t> connections, upgraded, ups, downs, ring_tx, ring_rx, tcp_tx, tcp_rx, fast_bells, tcp_bells;
   std::atomic<std::uint64_t> reasons[kReasons];
 };
 Totals totals;
@@ -63,6 +63,9 @@ void CountDown() {
 void CountUpgraded() {
   Add(totals.upgraded, 1);
 }
+void CountRing(bool fast) {
+  Add(fast ? totals.fast_bells : totals.tcp_bells, 1);
+}
 
 void CountSock(Sock* sock) {
   Count(sock, 1);
@@ -83,7 +86,9 @@ void WriteStats(bool even_if_nothing) {
   line.Add(",\"connections\":").Add(totals.connections.load()).Add(",\"upgraded\":").Add(totals.upgraded.load());
   line.Add(",\"ring_tx\":").Add(totals.ring_tx.load()).Add(",\"ring_rx\":").Add(totals.ring_rx.load());
   line.Add(",\"tcp_tx\":").Add(totals.tcp_tx.load()).Add(",\"tcp_rx\":").Add(totals.tcp_rx.load());
-  line.Add(",\"ups\":").Add(totals.ups.load()).Add(",\"downs\":").Add(totals.downs.load()).Add(",\"reasons\":{");
+  line.Add(",\"ups\":").Add(totals.ups.load()).Add(",\"downs\":").Add(totals.downs.load());
+  line.Add(",\"fast_bells\":").Add(totals.fast_bells.load()).Add(",\"tcp_bells\":").Add(totals.tcp_bells.load());
+  line.Add(",\"reasons\":{");
   bool first = true;
   for (std::uint16_t i = 1; i < kReasons; ++i) {
     if (totals.reasons[i].load() == 0) continue;
@@ -100,7 +105,7 @@ void WriteStats(bool even_if_nothing) {
 void ResetStatsForChild() {
   // What moved until now is the parent's to report, or has been written.
   for (auto* counter : {&totals.connections, &totals.upgraded, &totals.ups, &totals.downs, &totals.ring_tx, &totals.ring_rx, &totals.tcp_tx,
-                        &totals.tcp_rx}) {
+                        &totals.tcp_rx, &totals.fast_bells, &totals.tcp_bells}) {
     counter->store(0, std::memory_order_relaxed);
   }
   for (auto& reason : totals.reasons) reason.store(0, std::memory_order_relaxed);

@@ -10,6 +10,7 @@ void CountConnection();
 void CountUp();    // a direction went up to a ring
 void CountDown();  // a direction came down to TCP
 void CountUpgraded();
+void CountRing(bool fast);  // of the peer: its wake object, or a byte by TCP
 // A connection of this process is over, or the process is: its bytes join the totals.
 void CountSock(Sock* sock);
 // Once; later calls do nothing. `even_if_nothing`: a process without any connection has its line too.

@@ -10,11 +10,26 @@ namespace vsocket::shim {
 using RxMode = channel::SwitchReceiver::Mode;
 using TxMode = channel::SwitchSender::Mode;
 
-inline constexpr std::uint8_t kKilled = 2;  // Sock::dead
-
 // The connection cannot go on (the peer broke the protocol, or the channel was revoked): the kernel socket is reset, and the program sees
 // ECONNRESET once, then EOF and EPIPE.
 void Kill(Sock* sock, int fd, const char* why);
+
+// Stands before the locks of an attempt: when the attempt is over and the connection was killed, whoever did it, this process lets go of
+// its memory. The descriptor may stay open for long, and revoked memory that is still mapped is held against the program.
+class LetGoAtEnd {
+ public:
+  LetGoAtEnd(SockRef ref, int fd) : ref_(ref), fd_(fd) {}
+  ~LetGoAtEnd() {
+    if (ref_.sock->dead.load(std::memory_order_relaxed) != 0) LetGoIfKilled();
+  }
+  LetGoAtEnd(const LetGoAtEnd&) = delete;
+  LetGoAtEnd& operator=(const LetGoAtEnd&) = delete;
+
+ private:
+  void LetGoIfKilled() const;
+  SockRef ref_;
+  int fd_;
+};
 
 [[nodiscard]] inline std::size_t TotalSize(const struct iovec* parts, int count) {
   std::size_t total = 0;

@@ -5,9 +5,9 @@
 
 #include <cerrno>
 
+#include "shim/sleepers.h"
 #include "shim/stream_parts.h"
 #include "shim/sys.h"
-#include "shim/wait.h"
 
 namespace vsocket::shim {
 namespace {
@@ -103,6 +103,7 @@ bool EndsWithinFrame(int fd, std::size_t left) {
 
 int JudgeError(SockRef ref, int fd, int error) {
   Sock* sock = ref.sock;
+  const LetGoAtEnd let_go(ref, fd);
   Holding rx(sock->rx_lock);
   Channel ch;
   if (!rx.Held() || ref.Stale() || sock->phase.load(std::memory_order_relaxed) != Phase::kAttached || !OpenChannel(sock, &ch)) return error;
@@ -130,7 +131,7 @@ int EndError(const Sock* sock, int fd, const Channel& ch, int error) {
 void NoteKernelEnd(Sock* sock, int error) {
   if (error != 0) {
     sock->error.store(static_cast<std::uint16_t>(error), std::memory_order_relaxed);
-    sock->dead.store(1, std::memory_order_relaxed);
+    NoteReset(sock);
   }
   sock->fin_seen.store(1, std::memory_order_release);
   sock->framed.store(0, std::memory_order_relaxed);  // the peer's direction carries no frames any more: it cannot ring us
@@ -200,6 +201,7 @@ void TakeFrames(Sock* sock, int fd, const Channel& ch) {
 
 ssize_t TryReceive(SockRef ref, int fd, const struct iovec* parts, int count, int flags) {
   Sock* sock = ref.sock;
+  const LetGoAtEnd let_go(ref, fd);
   Holding rx(sock->rx_lock);
   if (!rx.Held()) return -EAGAIN;
   Channel ch;

@@ -10,10 +10,10 @@
 
 #include "shim/agent_link.h"
 #include "shim/config.h"
+#include "shim/sleepers.h"
 #include "shim/stats.h"
 #include "shim/stream_parts.h"
 #include "shim/sys.h"
-#include "shim/wait.h"
 #include "shim/wake_fds.h"
 
 namespace vsocket::shim {
@@ -65,7 +65,7 @@ long SendWhenAcknowledged(int fd, std::uint8_t byte) {
 int NoteSendError(Sock* sock, long result) {
   if (result == -EAGAIN || result == -EINTR) return static_cast<int>(result);
   if (result != -EPIPE) sock->error.store(static_cast<std::uint16_t>(-result), std::memory_order_relaxed);
-  sock->dead.store(1, std::memory_order_relaxed);
+  NoteReset(sock);
   return static_cast<int>(result);
 }
 
@@ -253,6 +253,7 @@ bool OutgrowRing(Sock* sock, int fd, const Channel& ch) {
 
 int Flush(Sock* sock, int fd, const Channel& ch) {
   channel::SwitchSender& tx = sock->tx;
+  if (sock->dead.load(std::memory_order_relaxed) == kKilled) return -ECONNRESET;
   // A FIN has cut the replay off: the reader has the ring.
   if (sock->shut_wr.load(std::memory_order_relaxed) != 0) return 0;
   while (tx.mode == TxMode::kLeaving) {
@@ -318,8 +319,10 @@ int Bell(Sock* sock, int fd, const Channel& ch) {
 }
 
 void RingLocked(Sock* sock, int fd, const Channel& ch, std::uint32_t target) {
-  if (target >= channel::kFirstWakeFd && RingWakeFd(sock, target - channel::kFirstWakeFd)) return;
-  (void)Bell(sock, fd, ch);
+  if (sock->dead.load(std::memory_order_relaxed) == kKilled) return;  // nor is the region held any more
+  const bool fast = target >= channel::kFirstWakeFd && RingWakeFd(sock, target - channel::kFirstWakeFd);
+  CountRing(fast);
+  if (!fast) (void)Bell(sock, fd, ch);
 }
 
 void Ring(SockRef ref, int fd, std::uint32_t target) {
@@ -343,6 +346,7 @@ bool RoomAfterAll(SockRef ref) {
 
 ssize_t TrySend(SockRef ref, int fd, const struct iovec* parts, int count, int flags) {
   Sock* sock = ref.sock;
+  const LetGoAtEnd let_go(ref, fd);
   Holding tx(sock->tx_lock);
   if (!tx.Held()) return -EAGAIN;
   Channel ch;
@@ -376,6 +380,7 @@ ssize_t TrySend(SockRef ref, int fd, const struct iovec* parts, int count, int f
 
 ssize_t TrySendFile(SockRef ref, int fd, int in_fd, off_t* offset, size_t size) {
   Sock* sock = ref.sock;
+  const LetGoAtEnd let_go(ref, fd);
   Holding tx(sock->tx_lock);
   if (!tx.Held()) return -EAGAIN;
   Channel ch;

@@ -10,10 +10,10 @@
 #include "shim/agent_link.h"
 #include "shim/epoll_set.h"
 #include "shim/log.h"
+#include "shim/sleepers.h"
 #include "shim/stats.h"
 #include "shim/stream_parts.h"
 #include "shim/sys.h"
-#include "shim/wait.h"
 
 namespace vsocket::shim {
 namespace {
@@ -149,6 +149,7 @@ bool Attach(Sock* sock, int fd, const Channel& ch, std::uint64_t sent, std::uint
 }
 
 Readiness Look(SockRef ref, int fd, bool kernel_ready) {
+  const LetGoAtEnd let_go(ref, fd);
   Readiness ready;
   Sock* sock = ref.sock;
   Holding rx(sock->rx_lock);
@@ -252,6 +253,10 @@ void FinishSock(Sock* sock, int fd) {
   Holding tx(sock->tx_lock);
   Channel ch;
   if (!rx.Held() || !tx.Held() || !OpenChannel(sock, &ch)) return;
+  if (sock->dead.load(std::memory_order_relaxed) == kKilled) {
+    SendRelease(sock, channel::Reason::kNone);
+    return LetGoRegion(sock);
+  }
   if (sock->tx.mode == TxMode::kLeaving) (void)Flush(sock, fd, ch);
   if (sock->rx.mode == RxMode::kTcp) (void)ConsiderProposal(sock, fd, ch);
   TakeFrames(sock, fd, ch);
@@ -269,7 +274,7 @@ void FinishSock(Sock* sock, int fd) {
   }
   ch.mine->attached.store(abortive ? channel::kAborted : 0, std::memory_order_release);
   SendRelease(sock, channel::Reason::kNone);
-  LetGoRegion(sock->region, sock->region_id);
+  LetGoRegion(sock);
 }
 
 int SettleBeforeShutdown(SockRef ref, int fd, int how) {

@@ -64,7 +64,7 @@ void AfterPlain(SockRef ref, int fd) {
 void GiveBack(Sock* sock, channel::Reason reason) {
   Log("a granted channel is given back: %s", channel::ReasonText(reason));
   SendRelease(sock, reason);
-  LetGoRegion(sock->region, sock->region_id);
+  LetGoRegion(sock);
   if (reason == channel::Reason::kForeignUse || reason == channel::Reason::kSharedAcrossFork) {
     sock->pinned.store(static_cast<std::uint16_t>(reason), std::memory_order_relaxed);
   }

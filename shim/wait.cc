@@ -2,7 +2,6 @@
 
 #include <fcntl.h>
 #include <poll.h>
-#include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <time.h>
 
@@ -12,7 +11,7 @@
 #include "shim/config.h"
 #include "shim/epoll_set.h"
 #include "shim/family.h"
-#include "shim/own_fds.h"
+#include "shim/sleepers.h"
 #include "shim/stream.h"
 #include "shim/sys.h"
 #include "shim/wake_fds.h"
@@ -26,17 +25,7 @@ constexpr std::uint64_t kForever = UINT64_MAX;
 constexpr std::uint64_t kTicksPerUs = 2000;        // the order of magnitude is enough
 constexpr std::uint64_t kPreemptedTicks = 100000;  // a gap of this size between two looks: the CPU was somebody else's
 
-VSOCKET_TLS int thread_wake_fd = -1;
-VSOCKET_TLS std::uint32_t thread_wake_owner = 0;
 VSOCKET_TLS SpinBudget thread_spin;
-
-struct Sleeper {
-  std::atomic<std::uint32_t> sock;  // index + 0; 0: free
-  std::atomic<int> wake_fd;
-};
-constexpr int kMaxSleepers = 1024;
-Sleeper sleepers[kMaxSleepers];
-std::atomic<int> sleepers_end{0};
 
 std::atomic<std::uint64_t> handlers_with_restart{0};
 std::atomic<std::uint64_t> handlers_without_restart{0};
@@ -88,7 +77,7 @@ ssize_t WaitFor(SockRef ref, int fd, bool in, std::uint64_t* deadline) {
   if (*deadline == 0) *deadline = TimeoutOf(fd, in ? SO_RCVTIMEO : SO_SNDTIMEO);
   const int wake_fd = ThreadWakeFd();
   if (wake_fd >= 0) RegisterSleeper(ref.sock, wake_fd);
-  const WakeFd fast = OwnWakeFd(ref.sock, ThreadId());
+  const WakeFd fast = OwnWakeFd(ref.sock, WaiterOf(ThreadId()));
   const int family_fd = FamilyWakeFd(ref.sock);
   struct pollfd items[4] = {{fd, 0, 0}, {wake_fd, POLLIN, 0}, {fast.fd, POLLIN, 0}, {family_fd, POLLIN, 0}};
   ssize_t result = 0;
@@ -158,7 +147,7 @@ void KeepForNextCall(SockRef ref, ssize_t error) {
   if (!ref || (error != -ECONNRESET && error != -ETIMEDOUT && error != -ECONNABORTED)) return;
   if (ref.sock->phase.load(std::memory_order_relaxed) != Phase::kAttached) return;
   ref.sock->error.store(static_cast<std::uint16_t>(-error), std::memory_order_relaxed);
-  ref.sock->dead.store(1, std::memory_order_relaxed);
+  NoteReset(ref.sock);
 }
 
 ssize_t Receive(SockRef ref, int fd, const struct iovec* parts, int count, int flags) {
@@ -251,67 +240,6 @@ ssize_t SendFile(SockRef ref, int fd, int in_fd, off_t* offset, size_t size) {
     if (waited < 0) return done != 0 ? static_cast<ssize_t>(done) : waited;
   }
   return static_cast<ssize_t>(done);
-}
-
-int ThreadWakeFd() {
-  if (thread_wake_fd >= 0 && thread_wake_owner == ThreadId()) return thread_wake_fd;
-  const long made = Sys(SYS_eventfd2, 0, EFD_CLOEXEC | EFD_NONBLOCK);
-  if (made < 0) return -1;
-  thread_wake_fd = KeepOwnFd(static_cast<int>(made));
-  thread_wake_owner = ThreadId();
-  return thread_wake_fd;
-}
-
-void DrainWakeFd(int fd) {
-  std::uint64_t count = 0;
-  Sys(SYS_read, fd, &count, sizeof count);
-}
-
-void RegisterSleeper(const Sock* sock, int wake_fd) {
-  const std::uint32_t index = IndexOf(sock);
-  for (int i = 0; i < kMaxSleepers; ++i) {
-    std::uint32_t free = 0;
-    if (!sleepers[i].sock.compare_exchange_strong(free, index, std::memory_order_acq_rel)) continue;
-    sleepers[i].wake_fd.store(wake_fd, std::memory_order_release);
-    int seen = sleepers_end.load(std::memory_order_relaxed);
-    while (seen < i + 1 && !sleepers_end.compare_exchange_weak(seen, i + 1)) {
-    }
-    return;
-  }
-}
-
-void UnregisterSleeper(const Sock* sock, int wake_fd) {
-  const std::uint32_t index = IndexOf(sock);
-  const int end = sleepers_end.load(std::memory_order_acquire);
-  for (int i = 0; i < end; ++i) {
-    if (sleepers[i].wake_fd.load(std::memory_order_relaxed) == wake_fd && sleepers[i].sock.load(std::memory_order_relaxed) == index) {
-      sleepers[i].wake_fd.store(-1, std::memory_order_relaxed);
-      sleepers[i].sock.store(0, std::memory_order_release);
-      return;
-    }
-  }
-}
-
-void WakeSleepers(const Sock* sock) {
-  if (sock->processes.load(std::memory_order_relaxed) > 1) WakeFamily();
-  if (sock->watched.load(std::memory_order_relaxed) != 0) TellSets(sock);
-  const std::uint32_t index = IndexOf(sock);
-  const int end = sleepers_end.load(std::memory_order_acquire);
-  const std::uint64_t one = 1;
-  for (int i = 0; i < end; ++i) {
-    if (sleepers[i].sock.load(std::memory_order_acquire) != index) continue;
-    const int fd = sleepers[i].wake_fd.load(std::memory_order_acquire);
-    if (fd >= 0) Sys(SYS_write, fd, &one, sizeof one);
-  }
-}
-
-void WakeSleepersHere() {
-  const int end = sleepers_end.load(std::memory_order_acquire);
-  const std::uint64_t one = 1;
-  for (int i = 0; i < end; ++i) {
-    const int fd = sleepers[i].wake_fd.load(std::memory_order_acquire);
-    if (sleepers[i].sock.load(std::memory_order_acquire) != 0 && fd >= 0) Sys(SYS_write, fd, &one, sizeof one);
-  }
 }
 
 SpinBudget& ThreadSpin() {

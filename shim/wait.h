@@ -20,16 +20,6 @@ ssize_t SendFile(SockRef ref, int fd, int in_fd, off_t* offset, size_t size);
 // An error that came after part of the work was done: the next call reports it, as the kernel keeps it in the socket.
 void KeepForNextCall(SockRef ref, ssize_t error);
 
-// An eventfd of this thread, made on first use; -1: none could be had. DrainThreadWakeFd after each sleep on it.
-int ThreadWakeFd();
-void DrainWakeFd(int fd);
-
-// Between these a drained bell wakes this thread too: others of the process may take the one that was meant for it.
-void RegisterSleeper(const Sock* sock, int wake_fd);
-void UnregisterSleeper(const Sock* sock, int wake_fd);
-void WakeSleepers(const Sock* sock);
-void WakeSleepersHere();  // of this process, on whatever connection
-
 // How long spinning may go on. One a thread; adapts: paid off -> longer, in vain or preempted -> shorter, down to nothing.
 class SpinBudget {
  public:

@@ -7,20 +7,29 @@
 #include "channel/control.h"
 #include "shim/agent_link.h"
 #include "shim/own_fds.h"
+#include "shim/process.h"
+#include "shim/regions.h"
 #include "shim/sys.h"
 
 namespace vsocket::shim {
 namespace {
 
+#define VSOCKET_TLS __attribute__((tls_model("initial-exec"))) thread_local
+
+constexpr std::uint64_t kNoRegion = 0;             // a free place
+constexpr std::uint64_t kGoneRegion = UINT64_MAX;  // the region is unmapped; the waiter may be asleep on the object, and will close it
+constexpr std::uint64_t kNobodysNow = 0;           // a waiter: the object may be taken over
+constexpr std::uint64_t kTryAgainTicks = 20000000;  // about 10 ms
+
 struct Own {
   std::uint64_t region_id;
   std::uint64_t waiter;
   std::uint32_t side;
-  std::uint32_t index;  // by which the peer names it; never used again in this region
-  int fd;
+  std::uint32_t index;  // by which the peer names it; it gets no other object in this region
+  int fd;               // -1: the peer has closed its end, the index is spent
 };
 struct Peer {
-  std::uint64_t region_id;
+  std::atomic<std::uint64_t> region_id;
   std::uint32_t side;
   std::atomic<int> fd[channel::kWakeFdsPerSide];  // fd + 1; 0: not known; -1: asked for
 };
@@ -31,35 +40,79 @@ Own own[kMaxOwn];
 Peer peers[kMaxPeers];
 std::atomic<int> own_end{0}, peers_end{0};
 Lock table_lock;
-bool inherited = false;  // regions mapped before a fork: their indices belong to the parent
+
+// A thread that found every index of a region taken does not look who is still alive each time it sleeps.
+VSOCKET_TLS std::uint64_t full_region;
+VSOCKET_TLS std::uint64_t full_until;
 
 Peer* FindPeer(std::uint64_t region_id, std::uint32_t side) {
   const int end = peers_end.load(std::memory_order_acquire);
   for (int i = 0; i < end; ++i) {
-    if (peers[i].region_id == region_id && peers[i].side == side) return &peers[i];
+    if (peers[i].region_id.load(std::memory_order_acquire) == region_id && peers[i].side == side) return &peers[i];
   }
   return nullptr;
 }
 
-}  // namespace
+// table_lock
+Peer* AddPeer(std::uint64_t region_id, std::uint32_t side) {
+  const int end = peers_end.load(std::memory_order_relaxed);
+  int at = 0;
+  while (at < end && peers[at].region_id.load(std::memory_order_relaxed) != kNoRegion) ++at;
+  if (at == kMaxPeers) return nullptr;
+  peers[at].side = side;
+  peers[at].region_id.store(region_id, std::memory_order_release);
+  if (at == end) peers_end.store(end + 1, std::memory_order_release);
+  return &peers[at];
+}
 
-WakeFd OwnWakeFd(const Sock* sock, std::uint64_t waiter) {
-  if (inherited) return {};
-  Holding hold(table_lock);
-  if (!hold.Held()) return {};
-  std::uint32_t index = 0;
-  int free = -1;
+bool IsThread(std::uint64_t waiter) {
+  return waiter <= UINT32_MAX;
+}
+
+bool IsFree(const Own& entry) {
+  return entry.waiter == kNobodysNow || (IsThread(entry.waiter) && ThreadHasEnded(static_cast<std::uint32_t>(entry.waiter)));
+}
+
+bool IsOf(const Own& entry, const Sock* sock) {
+  return entry.region_id == sock->region_id && entry.side == sock->side;
+}
+
+WakeFd Known(const Own& entry, bool fresh) {
+  return {entry.fd, channel::kFirstWakeFd + entry.index, fresh};
+}
+
+// table_lock
+Own* FindOwn(const Sock* sock, std::uint64_t waiter) {
   const int end = own_end.load(std::memory_order_relaxed);
   for (int i = 0; i < end; ++i) {
-    if (own[i].region_id == 0) {
-      free = i;
-      continue;
-    }
-    if (own[i].region_id != sock->region_id || own[i].side != sock->side) continue;
-    if (own[i].waiter == waiter) return {own[i].fd, channel::kFirstWakeFd + own[i].index, false};
-    if (own[i].index >= index) index = own[i].index + 1;
+    if (IsOf(own[i], sock) && own[i].waiter == waiter) return &own[i];
   }
-  if (free < 0) free = end;
+  return nullptr;
+}
+
+// table_lock
+void CloseOwn(Own& entry) {
+  if (entry.fd >= 0) DropOwnFd(entry.fd);
+  entry = {};
+}
+
+// table_lock. Of regions that are gone: this waiter's, which does not sleep now, and those of threads that have ended.
+void CloseGone(std::uint64_t waiter) {
+  const int end = own_end.load(std::memory_order_relaxed);
+  for (int i = 0; i < end; ++i) {
+    if (own[i].region_id == kGoneRegion && (own[i].waiter == waiter || IsFree(own[i]))) CloseOwn(own[i]);
+  }
+}
+
+// table_lock
+WakeFd MakeOwn(const Sock* sock, std::uint64_t waiter) {
+  std::uint32_t index = 0;
+  const int end = own_end.load(std::memory_order_relaxed);
+  int free = end;
+  for (int i = end - 1; i >= 0; --i) {
+    if (own[i].region_id == kNoRegion) free = i;
+    if (IsOf(own[i], sock) && own[i].index >= index) index = own[i].index + 1;
+  }
   if (free == kMaxOwn || index == channel::kWakeFdsPerSide) return {};
   int ends[2];
   if (Sys(SYS_socketpair, AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends) < 0) return {};
@@ -72,53 +125,41 @@ WakeFd OwnWakeFd(const Sock* sock, std::uint64_t waiter) {
   }
   own[free] = {sock->region_id, waiter, sock->side, index, fd};
   if (free == end) own_end.store(end + 1, std::memory_order_release);
-  return {fd, channel::kFirstWakeFd + index, true};
+  return Known(own[free], true);
 }
 
-bool RingWakeFd(const Sock* sock, std::uint32_t index) {
-  if (index >= channel::kWakeFdsPerSide) return false;
-  const std::uint32_t side = 1 - sock->side;
-  Peer* peer = FindPeer(sock->region_id, side);
-  if (peer == nullptr) {
+}  // namespace
+
+WakeFd OwnWakeFd(const Sock* sock, std::uint64_t waiter) {
+  if (IsThread(waiter) && full_region == sock->region_id && Ticks() < full_until) return {};
+  {
     Holding hold(table_lock);
-    const int end = peers_end.load(std::memory_order_relaxed);
-    if (!hold.Held() || end == kMaxPeers) return false;
-    peer = &peers[end];
-    peer->region_id = sock->region_id;
-    peer->side = side;
-    peers_end.store(end + 1, std::memory_order_release);
+    if (!hold.Held()) return {};
+    if (const Own* known = FindOwn(sock, waiter)) return Known(*known, false);
   }
-  int known = peer->fd[index].load(std::memory_order_acquire);
-  if (known > 0) {
-    const char ring = 1;
-    return Sys(SYS_sendto, known - 1, &ring, 1, MSG_DONTWAIT | MSG_NOSIGNAL, nullptr, 0) == 1;
+  // A vfork child opens what its parent, whose table this is, has not open; and to the child all of its parent's threads seem gone.
+  if (MappedBeforeFork(sock) || InVforkChild()) return {};
+  Holding hold(table_lock);
+  if (!hold.Held()) return {};
+  CloseGone(waiter);
+  const int end = own_end.load(std::memory_order_relaxed);
+  for (int i = 0; i < end; ++i) {
+    if (!IsOf(own[i], sock) || own[i].fd < 0 || !IsFree(own[i])) continue;
+    own[i].waiter = waiter;
+    return Known(own[i], true);
   }
-  if (known == 0 && peer->fd[index].compare_exchange_strong(known, -1, std::memory_order_relaxed)) {
-    if (!SendWakeRef(channel::MessageType::kWakeWant, sock->region_id, side, index, -1))
-      peer->fd[index].store(0, std::memory_order_relaxed);
+  const WakeFd made = MakeOwn(sock, waiter);
+  if (made.fd < 0) {
+    full_region = sock->region_id;
+    full_until = Ticks() + kTryAgainTicks;
   }
-  return false;
-}
-
-void LearnPeerWakeFd(std::uint64_t region_id, std::uint32_t side, std::uint32_t index, int fd) {
-  Peer* peer = index < channel::kWakeFdsPerSide ? FindPeer(region_id, side) : nullptr;
-  int asked = -1;
-  if (peer == nullptr || !peer->fd[index].compare_exchange_strong(asked, 0, std::memory_order_relaxed)) {
-    if (fd >= 0) Sys(SYS_close, fd);
-    return;
-  }
-  if (fd < 0) return;  // not offered yet: the next ring asks again
-  peer->fd[index].store(KeepOwnFd(fd) + 1, std::memory_order_release);
+  return made;
 }
 
 std::uint32_t WakeTargetOf(const Sock* sock, std::uint64_t waiter) {
   Holding hold(table_lock);
-  const int end = own_end.load(std::memory_order_relaxed);
-  for (int i = 0; i < end && hold.Held(); ++i) {
-    if (own[i].region_id == 0 || own[i].region_id != sock->region_id || own[i].side != sock->side) continue;
-    if (own[i].waiter == waiter) return channel::kFirstWakeFd + own[i].index;
-  }
-  return channel::kTcpBell;
+  const Own* known = hold.Held() ? FindOwn(sock, waiter) : nullptr;
+  return known != nullptr ? Known(*known, false).target : static_cast<std::uint32_t>(channel::kTcpBell);
 }
 
 bool DrainWake(int fd) {
@@ -130,46 +171,93 @@ bool DrainWake(int fd) {
 void RetireWakeFd(int fd) {
   Holding hold(table_lock);
   const int end = own_end.load(std::memory_order_relaxed);
-  for (int i = 0; i < end; ++i) {
-    if (own[i].region_id == 0 || own[i].fd != fd) continue;
-    own[i].waiter = 0;  // the index stays taken: the peer may still name it
+  for (int i = 0; hold.Held() && i < end; ++i) {
+    if (own[i].region_id == kNoRegion || own[i].fd != fd) continue;
+    if (own[i].region_id == kGoneRegion) return CloseOwn(own[i]);
+    own[i].waiter = kNobodysNow;
     own[i].fd = -1;
-    DropOwnFd(fd);
+    return DropOwnFd(fd);
   }
 }
 
-void RetireWakeFdsOf(std::uint64_t waiter) {
+void DrainWakesOf(std::uint64_t waiter) {
   Holding hold(table_lock);
   const int end = own_end.load(std::memory_order_relaxed);
-  for (int i = 0; i < end; ++i) {
-    if (own[i].region_id == 0 || own[i].waiter != waiter) continue;
-    own[i].waiter = 0;
-    if (own[i].fd >= 0) DropOwnFd(own[i].fd);
-    own[i].fd = -1;
+  for (int i = 0; hold.Held() && i < end; ++i) {
+    if (own[i].region_id != kNoRegion && own[i].waiter == waiter && own[i].fd >= 0) (void)DrainWake(own[i].fd);
   }
+}
+
+void GiveBackWakeFdsOf(std::uint64_t waiter) {
+  Holding hold(table_lock);
+  const int end = own_end.load(std::memory_order_relaxed);
+  for (int i = 0; hold.Held() && i < end; ++i) {
+    if (own[i].region_id == kNoRegion || own[i].waiter != waiter) continue;
+    own[i].waiter = kNobodysNow;
+    if (own[i].region_id == kGoneRegion) CloseOwn(own[i]);
+  }
+}
+
+bool RingWakeFd(const Sock* sock, std::uint32_t index) {
+  if (index >= channel::kWakeFdsPerSide) return false;
+  const std::uint32_t side = 1 - sock->side;
+  Peer* peer = FindPeer(sock->region_id, side);
+  if (peer == nullptr) {
+    Holding hold(table_lock);
+    if (!hold.Held()) return false;
+    peer = FindPeer(sock->region_id, side);  // another connection of the region has been here meanwhile
+    if (peer == nullptr) peer = AddPeer(sock->region_id, side);
+    if (peer == nullptr) return false;
+  }
+  int known = peer->fd[index].load(std::memory_order_acquire);
+  if (known > 0) {
+    const char ring = 1;
+    return Sys(SYS_sendto, known - 1, &ring, 1, MSG_DONTWAIT | MSG_NOSIGNAL, nullptr, 0) == 1;
+  }
+  if (known == 0 && !MappedBeforeFork(sock) && peer->fd[index].compare_exchange_strong(known, -1, std::memory_order_relaxed)) {
+    if (!SendWakeRef(channel::MessageType::kWakeWant, sock->region_id, side, index, -1))
+      peer->fd[index].store(0, std::memory_order_relaxed);
+  }
+  return false;
+}
+
+void LearnPeerWakeFd(std::uint64_t region_id, std::uint32_t side, std::uint32_t index, int fd) {
+  Holding hold(table_lock);  // or the place could be another region's by the time the descriptor is in it
+  Peer* peer = hold.Held() && index < channel::kWakeFdsPerSide ? FindPeer(region_id, side) : nullptr;
+  int asked = -1;
+  if (peer == nullptr || !peer->fd[index].compare_exchange_strong(asked, 0, std::memory_order_relaxed)) {
+    if (fd >= 0) Sys(SYS_close, fd);
+    return;
+  }
+  if (fd < 0) return;  // not offered yet: the next ring asks again
+  peer->fd[index].store(KeepOwnFd(fd) + 1, std::memory_order_release);
 }
 
 void ForgetWakeFds() {
   table_lock.Reset();
-  inherited = true;
+  // Another thread of the parent may have been changing the table: what it had not finished is at most one descriptor too many here.
+  for (int i = own_end.exchange(0, std::memory_order_relaxed) - 1; i >= 0; --i) CloseOwn(own[i]);
+  full_region = kNoRegion;
 }
 
 void DropWakeFdsOf(std::uint64_t region_id) {
   Holding hold(table_lock);
   const int end = own_end.load(std::memory_order_relaxed);
-  for (int i = 0; i < end; ++i) {
+  for (int i = 0; hold.Held() && i < end; ++i) {
     if (own[i].region_id != region_id) continue;
-    own[i].region_id = 0;
-    if (own[i].fd >= 0) DropOwnFd(own[i].fd);
+    // Another thread may be asleep on it, and would empty whatever has the number by then.
+    const bool in_use = IsThread(own[i].waiter) && own[i].waiter != WaiterOf(ThreadId()) && own[i].fd >= 0 && !IsFree(own[i]);
+    own[i].region_id = kGoneRegion;
+    if (!in_use) CloseOwn(own[i]);
   }
   const int peers_count = peers_end.load(std::memory_order_relaxed);
-  for (int i = 0; i < peers_count; ++i) {
-    if (peers[i].region_id != region_id) continue;
+  for (int i = 0; hold.Held() && i < peers_count; ++i) {
+    if (peers[i].region_id.load(std::memory_order_relaxed) != region_id) continue;
     for (auto& slot : peers[i].fd) {
       const int fd = slot.exchange(0, std::memory_order_relaxed);
       if (fd > 0) DropOwnFd(fd - 1);
     }
-    peers[i].region_id = 0;
+    peers[i].region_id.store(kNoRegion, std::memory_order_release);
   }
 }
 
