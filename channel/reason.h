@@ -26,7 +26,8 @@ namespace vsocket::channel {
   X(kDisabled, 16, "upgrades are switched off (VSOCKET_UPGRADE=off)")                                                              \
   X(kPeerBroke, 17, "the peer wrote impossible values into the channel")                                                           \
   X(kBadRequest, 18, "the agent could not understand or verify the request")                                                       \
-  X(kUnknownPod, 19, "the agent does not know the pod this socket belongs to")
+  X(kUnknownPod, 19, "the agent does not know the pod this socket belongs to")                                                     \
+  X(kNotAsked, 20, "this end has not asked for an upgrade: it has no shim, or upgrades are off, or it asks later")
 
 enum class Reason : std::uint16_t {
 #define VSOCKET_REASON_ENUM(name, number, text) name = number,

@@ -30,7 +30,8 @@ std::string LabelOf(std::size_t reason) {
 
 }  // namespace
 
-telemetry::MetricsSample SampleAgent(const broker::BrokerStats& stats, const enforce::Enforcer::Counters& rules) {
+telemetry::MetricsSample SampleAgent(const broker::BrokerStats& stats, const enforce::Enforcer::Counters& rules,
+                                     const model::AgentStatus& policy) {
   using Kind = telemetry::MetricsSample::Kind;
   telemetry::MetricsSample sample;
   const auto gauge = [&](const char* name, const char* help, auto value) {
@@ -39,6 +40,8 @@ telemetry::MetricsSample SampleAgent(const broker::BrokerStats& stats, const enf
   const auto counter = [&](const char* name, const char* help, auto value) {
     sample.Add(Kind::kCounter, name, help, static_cast<double>(value));
   };
+  gauge("vsocket_policy_known", "1 once the source of policies has been read; 0: every upgrade is denied.", policy.ready ? 1 : 0);
+  gauge("vsocket_source_problems", "What is wrong in the source of policies, now.", policy.problems.size());
   gauge("vsocket_pods", "Pods wired on this node.", stats.pods);
   gauge("vsocket_processes", "Processes with a shim that are connected to the agent.", stats.processes);
   gauge("vsocket_channels", "Connections that hold a channel.", stats.channels);

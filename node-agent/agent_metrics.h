@@ -3,10 +3,13 @@
 
 #include "node-agent/broker/broker.h"
 #include "node-agent/enforce/enforcer.h"
+#include "node-agent/model/node_api.h"
 #include "node-agent/telemetry/metrics.h"
 
 namespace vsocket {
 
-telemetry::MetricsSample SampleAgent(const broker::BrokerStats& stats, const enforce::Enforcer::Counters& rules);
+// Of `policy` only what PolicyKeeper::CompleteStatus fills in.
+telemetry::MetricsSample SampleAgent(const broker::BrokerStats& stats, const enforce::Enforcer::Counters& rules,
+                                     const model::AgentStatus& policy);
 
 }  // namespace vsocket

@@ -127,7 +127,11 @@ int Run(const Flags& flags) {
   if (!source) return fail(source.Error());
   policy.Begin(node->get());
 
-  const telemetry::Metrics metrics([&] { return SampleAgent((*node)->Stats(), policy.EnforcerCounters()); });
+  const telemetry::Metrics metrics([&] {
+    model::AgentStatus known;
+    policy.CompleteStatus(&known);
+    return SampleAgent((*node)->Stats(), policy.EnforcerCounters(), known);
+  });
   std::unique_ptr<telemetry::HttpServer> http;
   if (!flags.http_listen.empty()) {
     auto started = telemetry::HttpServer::Start(flags.http_listen, HandlersOf(**node, policy, metrics));

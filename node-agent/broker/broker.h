@@ -32,7 +32,7 @@
 
 namespace vsocket::broker {
 
-inline constexpr std::size_t kReasonCount = 20;  // channel::Reason; an unknown number is counted as kNone
+inline constexpr std::size_t kReasonCount = 21;  // channel::Reason; an unknown number is counted as kNone
 
 // For metrics and status. Counters never decrease while the agent lives.
 struct BrokerStats {

@@ -9,6 +9,10 @@ namespace vsocket::broker {
 using model::ConnectionInfo;
 using model::ConnectionState;
 
+namespace {
+constexpr std::uint64_t kSurelyProvenBytes = 2 * 65536;  // twice the shim's VSOCKET_UPGRADE_AFTER when that is not set
+}
+
 std::vector<ConnectionInfo> Broker::Connections() {
   std::map<model::IpAddress, std::string> names;
   for (const auto& [uid, pod] : pods_) {
@@ -29,7 +33,9 @@ std::vector<ConnectionInfo> Broker::Connections() {
       info.cookie = socket.cookie;
       info.tcp_sent = socket.bytes_acked;
       info.tcp_received = socket.bytes_received;
-      info.reason = static_cast<std::uint16_t>(channel::Reason::kNotProven);
+      // A shim with the usual settings would have asked by now.
+      const bool proven = socket.bytes_acked + socket.bytes_received > kSurelyProvenBytes;
+      info.reason = static_cast<std::uint16_t>(proven ? channel::Reason::kNotAsked : channel::Reason::kNotProven);
 
       const Session* holder = nullptr;
       std::uint32_t side = 0;

@@ -2,9 +2,12 @@
 
 #include <gtest/gtest.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 
+#include <csignal>
 #include <filesystem>
 #include <fstream>
+#include <iterator>
 
 namespace vsocket::broker {
 namespace {
@@ -63,6 +66,29 @@ TEST_F(PodStoreTest, BadFilesAreNamedAndLeftAlone) {
   EXPECT_EQ(loaded.pods.size(), 1U);
   EXPECT_EQ(loaded.problems.size(), 5U);
   EXPECT_TRUE(std::filesystem::exists(dir_ + "/cut.json"));
+}
+
+TEST_F(PodStoreTest, AFullDiskIsAnErrorAndTheOldRecordStays) {
+  PodStore store(dir_);
+  ASSERT_TRUE(store.Open());
+  ASSERT_TRUE(store.Put(Example()));
+  // A file that may not grow stands for a disk that is full: the same write fails, with EFBIG (setrlimit(2)).
+  rlimit before{};
+  ASSERT_EQ(::getrlimit(RLIMIT_FSIZE, &before), 0);
+  const rlimit nothing{0, before.rlim_max};
+  ASSERT_NE(::signal(SIGXFSZ, SIG_IGN), SIG_ERR);
+  ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &nothing), 0);
+  model::LocalPod changed = Example();
+  changed.ifname = "eth7";
+  const auto stored = store.Put(changed);
+  ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &before), 0);
+  ASSERT_FALSE(stored);
+  EXPECT_NE(stored.Error().find("cannot write " + dir_), std::string::npos) << stored.Error();
+  const auto loaded = store.Load();
+  ASSERT_EQ(loaded.pods.size(), 1U);
+  EXPECT_EQ(loaded.pods[0], Example());
+  EXPECT_TRUE(loaded.problems.empty());
+  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(dir_), {}), 1) << "nothing half written is left";
 }
 
 TEST_F(PodStoreTest, SaysWhyItCannotOpen) {

@@ -98,13 +98,17 @@ bool IsManifestName(const std::string& name) {
 
 DirectoryState::DirectoryState(std::string directory, InfoLog info) : directory_(std::move(directory)), info_(std::move(info)) {}
 
+void DirectoryState::NoteUnreadable(const char* what) {
+  directory_problems_.push_back({directory_, std::string("cannot be ") + what + ": " + std::strerror(errno) +
+                                                 (complete_ ? "; the last state stays in force" : "; nothing is allowed until it can be")});
+}
+
 void DirectoryState::ReadAll() {
   directory_problems_.clear();
   const std::unique_ptr<DIR, int (*)(DIR*)> dir(::opendir(directory_.c_str()), ::closedir);
   if (!dir) {
     // What was in force stays so: a directory that is about to be replaced must not open everything meanwhile.
-    directory_problems_.push_back(
-        {directory_, std::string("cannot be opened: ") + std::strerror(errno) + "; the last state stays in force"});
+    NoteUnreadable("opened");
     return;
   }
   std::set<std::string> present;
@@ -113,8 +117,7 @@ void DirectoryState::ReadAll() {
     const dirent* entry = ::readdir(dir.get());
     if (entry == nullptr) {
       if (errno != 0) {
-        directory_problems_.push_back(
-            {directory_, std::string("cannot be read: ") + std::strerror(errno) + "; the last state stays in force"});
+        NoteUnreadable("read");
         return;
       }
       break;

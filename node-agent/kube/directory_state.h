@@ -51,6 +51,7 @@ class DirectoryState {
   void Info(const std::string& line) const {
     if (info_) info_(line);
   }
+  void NoteUnreadable(const char* what);  // of the directory; errno says why
   void ReportUnselective(const model::ClusterState& state);
 
   const std::string directory_;

@@ -17,6 +17,8 @@
 namespace vsocket::kube {
 namespace {
 
+constexpr char kNoKey[] = "a key must be a text; is there a comma too many, or is the rest missing?";
+
 // Leaves the parser from within an event; never leaves ParseYaml.
 struct Refused : std::exception {
   explicit Refused(YamlError e) : error(std::move(e)) {}
@@ -100,7 +102,7 @@ class TreeBuilder : public YAML::EventHandler {
 
   void Open(const YAML::Mark& mark, YamlNode::Kind kind, YAML::anchor_t anchor) {
     if (open_.size() >= limits_.depth) RefuseDepth(mark);
-    if (!open_.empty() && open_.back().node->kind == YamlNode::Kind::kMap && !open_.back().have_key) Refuse(mark, "a key must be a text");
+    if (!open_.empty() && open_.back().node->kind == YamlNode::Kind::kMap && !open_.back().have_key) Refuse(mark, kNoKey);
     Count(mark, 1);
     OpenCollection& collection = open_.emplace_back();
     collection.node = std::make_shared<YamlNode>();
@@ -132,7 +134,7 @@ class TreeBuilder : public YAML::EventHandler {
       parent.node->entries.push_back({std::move(parent.key), parent.key_line, std::move(node)});
       parent.have_key = false;
     } else {
-      if (node->kind != YamlNode::Kind::kScalar) Refuse(mark, "a key must be a text");
+      if (node->kind != YamlNode::Kind::kScalar) Refuse(mark, kNoKey);
       if (node->scalar == "<<" && !node->quoted) Refuse(mark, "merge keys (<<) are not supported: write the fields out");
       if (!parent.keys.insert(node->scalar).second) Refuse(mark, "the field \"" + node->scalar + "\" is here twice");
       parent.key = node->scalar;

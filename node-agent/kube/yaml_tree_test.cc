@@ -49,6 +49,9 @@ TEST(YamlTreeTest, RefusesTwiceTheSameFieldAndKeysThatAreNoTexts) {
   EXPECT_EQ(FirstError("a: 1\nb: 2\na: 3\n"), "3: the field \"a\" is here twice");
   EXPECT_NE(FirstError("? [x]\n: 1\n"), "");
   EXPECT_NE(FirstError("~: 1\n"), "");
+  EXPECT_EQ(FirstError("{\"a\": 1,\n \"b\": }\n"), "");  // null, as YAML has it
+  for (const char* cut : {"{\"a\": 1,\n", "{\"a\": 1,\n \"b", "{\"a\": [1,\n", "{\"a\": 1,\n ,}"})
+    EXPECT_GT(std::stoi("0" + FirstError(cut)), 0) << cut;
   EXPECT_NE(FirstError("x: &x {a: 1}\ny:\n  <<: *x\n"), "");
   EXPECT_NE(FirstError(std::string("a: \0b\n", 6)), "");
 }

@@ -285,6 +285,8 @@ class Http(AgentCase):
     def assert_no_policy_known(self, agent, problem):
         self.assertEqual(get("/readyz"), (503, "no policy has been read yet\n"))
         self.assertEqual(get("/healthz"), (200, "ok\n"))
+        self.assertRegex(get("/metrics")[1], r"(?m)^vsocket_policy_known 0$")
+        self.assertRegex(get("/metrics")[1], r"(?m)^vsocket_source_problems 1$")
         status = self.status()
         self.assertFalse(status.get("ready", False))
         self.assertIn(problem, " ".join(status["problems"]) if isinstance(status["problems"][0], str) else json.dumps(status["problems"]))
@@ -300,6 +302,8 @@ class Http(AgentCase):
         os.mkdir(self.path("cluster"))
         wait_until(lambda: get("/readyz")[0] == 200, "the directory to be read")
         self.assertTrue(self.status()["ready"])
+        self.assertRegex(get("/metrics")[1], r"(?m)^vsocket_policy_known 1$")
+        self.assertRegex(get("/metrics")[1], r"(?m)^vsocket_source_problems 0$")
         self.assertNotIn("problems", {key: value for key, value in self.status().items() if value})
 
     def test_a_file_that_is_no_yaml_keeps_it_closed_until_it_is_repaired(self):

@@ -22,7 +22,7 @@ from talk import Talker, serve  # noqa: E402
 
 BUILD = ""
 LEASE_SECONDS = 2
-NO_AGENT, VERSION, POLICY, QUOTA, NO_MEMORY = "3", "4", "5", "6", "7"  # channel/reason.h
+NO_AGENT, VERSION, POLICY, QUOTA, NO_MEMORY, NOT_ASKED = "3", "4", "5", "6", "7", "20"  # channel/reason.h
 
 
 class FaultCase(unittest.TestCase):
@@ -81,6 +81,16 @@ class AgentFaults(FaultCase):
         node.start_agent()
         talker.talk_until("upgrading")
         self.assertEqual(talker.finish()["ring_tx"], 0)
+
+    def test_an_end_without_a_shim_is_told_apart(self):
+        node = self.node()
+        serve(self.server, shim=False)
+        talker = self.talker()
+        talker.talk(300)
+        rows = node.agent.connections(pod=self.server.full_name, state="tcp")
+        self.assertEqual([row["reason"] for row in rows], [int(NOT_ASKED)], rows)
+        self.assertIn("no shim", rows[0]["reason_text"])
+        self.assertEqual(talker.row()["state"], "upgrading")
 
     def test_restarted_without_its_policies(self):
         node = self.node()
