@@ -107,8 +107,15 @@ class Leaving {
   // A SWITCH that is on its way must come first, or it reaches the next owner. There is none when the sender was up, and can go down by the
   // gate only; and none when all that it ever proposed is over.
   [[nodiscard]] bool TryAlone(const Channel& ch) const {
-    const bool settled = sock_->rx.mode == RxMode::kTcp && LoadProposal(ch).generation == sock_->rx.generation;
+    const bool settled = sock_->rx.mode == RxMode::kTcp && LoadProposal(ch).generation == sock_->rx.generation && Replayed();
     return (guarded_ || settled) && GoAlone(sock_, ch);
+  }
+
+  // A sender that answers the gate guards its replay. One that was leaving already does not know for whom it is, and a FIN may cut it off.
+  [[nodiscard]] bool Replayed() const {
+    int queued = 0;
+    Sys(SYS_ioctl, fd_, FIONREAD, &queued);
+    return guarded_ || sock_->in.pos + static_cast<std::uint64_t>(queued) >= replay_end_;
   }
 
   void Receive(const Channel& ch) {
@@ -124,15 +131,11 @@ class Leaving {
 
   [[nodiscard]] bool ReceivedAll(const Channel& ch) const {
     if (gone_) return false;
-    // A sender that answers the gate guards its replay. One that was leaving already does not know for whom it is.
-    int queued = 0;
-    Sys(SYS_ioctl, fd_, FIONREAD, &queued);
-    const bool replayed = guarded_ || sock_->in.pos + static_cast<std::uint64_t>(queued) >= replay_end_;
     const bool ended = sock_->fin_seen.load(std::memory_order_relaxed) != 0;
     const bool switched = sock_->rx.mode == RxMode::kTcp && sock_->rx.tcp_pos == sock_->in.pos &&
                           LoadProposal(ch).generation == sock_->rx.generation &&
                           (held_ == 0 || channel::GenerationBits(sock_->rx.generation) == held_);
-    return replayed && (switched || (ended && channel::Available(sock_->in) == 0));
+    return Replayed() && (switched || (ended && channel::Available(sock_->in) == 0));
   }
 
   Sock* sock_;

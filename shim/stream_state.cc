@@ -87,6 +87,12 @@ void LookOut(Sock* sock, int fd, const Channel& ch, Readiness* ready) {
   ready->out = channel::Room(sock->out) >= channel::WritableRoom(sock->out.capacity_log2);
 }
 
+// Nothing but the replay is sent any more, so that the kernel need not tune the size itself.
+void MakeRoomForReplay(int fd) {
+  const int size = static_cast<int>(channel::kRingMax);
+  Sys(SYS_setsockopt, fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof size);
+}
+
 }  // namespace
 
 bool PayloadByTcp(Sock* sock, int fd, const Channel& ch) {
@@ -287,7 +293,10 @@ int SettleBeforeShutdown(SockRef ref, int fd, int how) {
     // The peer may hand the connection on later, to somebody without the ring: what it has not read goes by TCP, before the FIN. What the
     // FIN overtakes of a replay is still in the ring, where the peer reads it.
     if (ref.sock->tx.mode == TxMode::kRing) (void)StartLeaving(ref.sock, fd, ch);
-    if (ref.sock->tx.mode == TxMode::kLeaving) (void)Flush(ref.sock, fd, ch);
+    if (ref.sock->tx.mode == TxMode::kLeaving && Flush(ref.sock, fd, ch) == -EAGAIN) {
+      MakeRoomForReplay(fd);
+      (void)Flush(ref.sock, fd, ch);
+    }
   }
   FinishReplay(ref, fd);  // a receiver that has left the ring reads it nowhere else
   Holding tx(ref.sock->tx_lock);
