@@ -3,10 +3,14 @@
 //
 //   kOpen       nobody is on the ring                       sender: Take -> kTaken
 //   kTaken      the sender is up, or about to be            sender: Leave -> kSwitching; receiver: Shut -> kShut
-//   kSwitching  its SWITCH is on the way                    sender: EndLeave -> kOpen; receiver: Shut -> kShut
-//   kShut       the receiver must have TCP                  sender: Leave -> kAnswered (SWITCH); receiver: Go -> kGone
+//   kSwitching  its SWITCH and replay are on the way        sender: EndLeave -> kOpen, Cut -> kCut; receiver: Shut -> kShut
+//   kCut        a FIN has cut the replay off: it is in the ring only
+//   kShut       the receiver must have TCP                  sender: Leave (SWITCH), Answer, EndLeave -> kAnswered; receiver: Go -> kGone
 //   kGone       the receiver has left, with nothing unread  sender: Leave -> kResumed (no SWITCH); receiver: ComeBack -> kShut
 //   kAnswered, kResumed: the sender has seen it; for good
+//
+// A receiver in kSwitching still has the ring, where it finds what a FIN or death cut off. One that shuts the gate then gives the ring up,
+// so it waits until the whole replay is in its queue, or the sender has answered: from then on the end of a cut replay is a reset.
 //
 // Go is for a receiver whose sender's program does nothing: the ring is drained, so no SWITCH is needed if the sender can never publish
 // unseen. The two meet as in wake.h: the receiver stores kGone, fences and looks at the tail again (and comes back if it has moved); the
@@ -19,7 +23,7 @@
 
 namespace vsocket::channel {
 
-enum class GateKind : std::uint32_t { kOpen = 0, kShut = 1, kTaken = 2, kGone = 3, kSwitching = 4, kAnswered = 5, kResumed = 7 };
+enum class GateKind : std::uint32_t { kOpen = 0, kShut = 1, kTaken = 2, kGone = 3, kSwitching = 4, kAnswered = 5, kCut = 6, kResumed = 7 };
 
 // The word: generation << 3 | kind. The generation is the sender's, in kTaken and kSwitching; else 0.
 constexpr std::uint32_t GateWord(GateKind kind, std::uint32_t generation = 0) {
@@ -74,9 +78,20 @@ using Gate = std::atomic<std::uint32_t>;
   return true;
 }
 
+// Sender on the way out, that has made sure that nothing but a reset can cut its replay off.
+inline void Answer(Gate& gate) {
+  (void)Change(gate, GateWord(GateKind::kShut), GateWord(GateKind::kAnswered));
+}
+
 // Sender: SWITCH and replay are out.
 inline void EndLeave(Gate& gate, std::uint32_t generation) {
-  (void)Change(gate, GateWord(GateKind::kSwitching, generation), GateWord(GateKind::kOpen));
+  if (Change(gate, GateWord(GateKind::kSwitching, generation), GateWord(GateKind::kOpen))) return;
+  if (!Change(gate, GateWord(GateKind::kCut), GateWord(GateKind::kOpen))) Answer(gate);
+}
+
+// Sender on the way out, about to send a FIN before its replay is out. False: the receiver has shut the gate, and needs all of it.
+[[nodiscard]] inline bool Cut(Gate& gate, std::uint32_t generation) {
+  return Change(gate, GateWord(GateKind::kSwitching, generation), GateWord(GateKind::kCut));
 }
 
 // Receiver: from here on the sender cannot go up, and leaves at its next look. Returns what the gate said before.
@@ -101,7 +116,7 @@ inline std::uint32_t Shut(Gate& gate) {
 // A receiver that has left for good does not say what it reads by TCP.
 [[nodiscard]] inline bool HasLeft(const Gate& gate) {
   const GateKind kind = KindOf(gate.load(std::memory_order_relaxed));
-  return kind != GateKind::kOpen && kind != GateKind::kTaken && kind != GateKind::kSwitching;
+  return kind != GateKind::kOpen && kind != GateKind::kTaken && kind != GateKind::kSwitching && kind != GateKind::kCut;
 }
 
 }  // namespace vsocket::channel

@@ -69,9 +69,17 @@ bool TakeMissingBells(Sock* sock, int fd, const Channel& ch) {
   return taken == static_cast<long>(missing);
 }
 
+std::uint64_t QueuedByTcp(int fd) {
+  int queued = 0;
+  Sys(SYS_ioctl, fd, FIONREAD, &queued);
+  return static_cast<std::uint64_t>(queued);
+}
+
+// What is queued for the next owner stays: with that, only the peer's answer is worth waiting for.
 void PollOnce(int fd, short events) {
-  struct pollfd item = {fd, events, 0};
-  const struct timespec patience = {0, 50 * 1000 * 1000};
+  const bool readable = QueuedByTcp(fd) != 0;
+  struct pollfd item = {fd, static_cast<short>(readable ? events : events | POLLIN), 0};
+  const struct timespec patience = {0, (readable ? 1 : 50) * 1000 * 1000};
   Sys(SYS_ppoll, &item, 1, &patience, nullptr, 0);
 }
 
@@ -84,6 +92,7 @@ class Leaving {
     const std::uint32_t gate = channel::Shut(ch.mine->gate);
     held_ = channel::HeldGeneration(gate);
     guarded_ = channel::KindOf(gate) == channel::GateKind::kTaken;
+    all_out_ = channel::KindOf(gate) == channel::GateKind::kOpen;
     gone_ = TryAlone(ch);
     // A SWITCH wakes the peer to see the gate, whatever it waits with; a direction that is on TCP goes up just to send one.
     if (!gone_ && sock_->tx.mode == TxMode::kTcp && held_ != 0) (void)GoUpNow(sock_, ch, 0);
@@ -107,22 +116,20 @@ class Leaving {
   // A SWITCH that is on its way must come first, or it reaches the next owner. There is none when the sender was up, and can go down by the
   // gate only; and none when all that it ever proposed is over.
   [[nodiscard]] bool TryAlone(const Channel& ch) const {
-    const bool settled = sock_->rx.mode == RxMode::kTcp && LoadProposal(ch).generation == sock_->rx.generation && Replayed();
+    const bool settled = sock_->rx.mode == RxMode::kTcp && LoadProposal(ch).generation == sock_->rx.generation && Replayed(ch);
     return (guarded_ || settled) && GoAlone(sock_, ch);
   }
 
-  // A sender that answers the gate guards its replay. One that was leaving already does not know for whom it is, and a FIN may cut it off.
-  [[nodiscard]] bool Replayed() const {
-    int queued = 0;
-    Sys(SYS_ioctl, fd_, FIONREAD, &queued);
-    return guarded_ || sock_->in.pos + static_cast<std::uint64_t>(queued) >= replay_end_;
+  // What was given up of the ring comes again by TCP: nothing but a reset can cut it off, or all of it is here.
+  [[nodiscard]] bool Replayed(const Channel& ch) const {
+    const bool answered = channel::KindOf(ch.mine->gate.load(std::memory_order_acquire)) == channel::GateKind::kAnswered;
+    return guarded_ || all_out_ || answered || sock_->in.pos + QueuedByTcp(fd_) >= sock_->rx.drain_until;
   }
 
   void Receive(const Channel& ch) {
     (void)ConsiderProposal(sock_, fd_, ch);
     TakeFrames(sock_, fd_, ch);
     if (sock_->rx.mode == RxMode::kDraining) {
-      replay_end_ = sock_->rx.drain_until;
       channel::AbandonRing(sock_->rx);
       ConsiderDrained(sock_, ch);
     }
@@ -135,16 +142,16 @@ class Leaving {
     const bool switched = sock_->rx.mode == RxMode::kTcp && sock_->rx.tcp_pos == sock_->in.pos &&
                           LoadProposal(ch).generation == sock_->rx.generation &&
                           (held_ == 0 || channel::GenerationBits(sock_->rx.generation) == held_);
-    return Replayed() && (switched || (ended && channel::Available(sock_->in) == 0));
+    return Replayed(ch) && (switched || (ended && channel::Available(sock_->in) == 0));
   }
 
   Sock* sock_;
   int fd_;
   std::uint32_t held_ = 0;        // the generation in which the sender was on the ring
   bool guarded_ = false;          // ... and leaves it for us
+  bool all_out_ = false;          // it had left before, and its replay was out
   bool gone_ = false;             // left without the sender
   bool bells_taken_ = false;      // gone, and no frame is left in the queue
-  std::uint64_t replay_end_ = 0;  // what was given up of the ring comes again by TCP up to here
 };
 
 }  // namespace
@@ -171,7 +178,7 @@ void LeaveForGood(SockRef ref, int fd, channel::Reason reason) {
     if (leaving.Done(ch)) return BackToPlain(sock, fd, ch, reason);
     const bool ended = sock->fin_seen.load(std::memory_order_relaxed) != 0;
     if (ended || MonotonicNs() > give_up) return Kill(sock, fd, "no hand-over in time");  // what is only in the ring would be lost unseen
-    const short events = static_cast<short>(POLLIN | (sock->tx.mode == TxMode::kLeaving ? POLLOUT : 0));
+    const short events = sock->tx.mode == TxMode::kLeaving ? POLLOUT : 0;
     tx.Unlock();
     rx.Unlock();
     PollOnce(fd, events);

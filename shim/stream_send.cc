@@ -256,6 +256,11 @@ int Flush(Sock* sock, int fd, const Channel& ch) {
   if (sock->dead.load(std::memory_order_relaxed) == kKilled) return -ECONNRESET;
   // A FIN has cut the replay off: the reader has the ring.
   if (sock->shut_wr.load(std::memory_order_relaxed) != 0) return 0;
+  const bool leaving = tx.mode == TxMode::kLeaving;
+  if (leaving && channel::KindOf(ch.theirs->gate.load(std::memory_order_relaxed)) == channel::GateKind::kShut) {
+    GuardReplay(sock, fd);  // the receiver has left after the replay had begun, and waits for this
+    channel::Answer(ch.theirs->gate);
+  }
   while (tx.mode == TxMode::kLeaving) {
     const std::uint8_t* bytes = nullptr;
     std::size_t size = channel::PendingFrame(tx, &bytes);
@@ -271,7 +276,7 @@ int Flush(Sock* sock, int fd, const Channel& ch) {
     channel::SentWhileLeaving(tx, static_cast<std::size_t>(sent));
   }
   EndGuard(sock, fd);
-  channel::EndLeave(ch.theirs->gate, tx.generation);
+  if (leaving) channel::EndLeave(ch.theirs->gate, tx.generation);
   return 0;
 }
 
@@ -297,7 +302,8 @@ void FinishReplay(SockRef ref, int fd) {
     {
       Holding tx(sock->tx_lock);
       Channel ch;
-      if (!tx.Held() || ref.Stale() || !sock->guarded || !OpenChannel(sock, &ch)) return;
+      if (!tx.Held() || ref.Stale() || !OpenChannel(sock, &ch) || sock->tx.mode != TxMode::kLeaving) return;
+      if (!sock->guarded && channel::Cut(ch.theirs->gate, sock->tx.generation)) return;
       if (Flush(sock, fd, ch) != -EAGAIN) return;
     }
     struct pollfd item = {fd, POLLOUT, 0};

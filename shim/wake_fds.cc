@@ -1,5 +1,6 @@
 #include "shim/wake_fds.h"
 
+#include <fcntl.h>
 #include <sys/socket.h>
 
 #include <cerrno>
@@ -31,7 +32,8 @@ struct Own {
 struct Peer {
   std::atomic<std::uint64_t> region_id;
   std::uint32_t side;
-  std::atomic<int> fd[channel::kWakeFdsPerSide];  // fd + 1; 0: not known; -1: asked for
+  std::atomic<int> fd[channel::kWakeFdsPerSide];  // fd + 1; 0: not known
+  std::atomic<bool> asked[channel::kWakeFdsPerSide];
 };
 
 constexpr int kMaxOwn = 2048;
@@ -90,9 +92,18 @@ Own* FindOwn(const Sock* sock, std::uint64_t waiter) {
   return nullptr;
 }
 
+// The region may come again, and the index with it for another object: what the peer, or a forked child that has not yet closed its copy,
+// still knows as this one must not take a ring.
+void RefuseRings(int fd) {
+  Sys(SYS_shutdown, fd, SHUT_RDWR);
+}
+
 // table_lock
 void CloseOwn(Own& entry) {
-  if (entry.fd >= 0) DropOwnFd(entry.fd);
+  if (entry.fd >= 0) {
+    RefuseRings(entry.fd);
+    DropOwnFd(entry.fd);
+  }
   entry = {};
 }
 
@@ -209,34 +220,39 @@ bool RingWakeFd(const Sock* sock, std::uint32_t index) {
     if (peer == nullptr) peer = AddPeer(sock->region_id, side);
     if (peer == nullptr) return false;
   }
-  int known = peer->fd[index].load(std::memory_order_acquire);
-  if (known > 0) {
-    const char ring = 1;
-    return Sys(SYS_sendto, known - 1, &ring, 1, MSG_DONTWAIT | MSG_NOSIGNAL, nullptr, 0) == 1;
-  }
-  if (known == 0 && !MappedBeforeFork(sock) && peer->fd[index].compare_exchange_strong(known, -1, std::memory_order_relaxed)) {
+  const int known = peer->fd[index].load(std::memory_order_acquire);
+  const char ring = 1;
+  const long rung = known > 0 ? Sys(SYS_sendto, known - 1, &ring, 1, MSG_DONTWAIT | MSG_NOSIGNAL, nullptr, 0) : -EPIPE;
+  // EPIPE: the peer has let go of the region meanwhile, and what it calls by this index now is another object.
+  if (rung == -EPIPE && !MappedBeforeFork(sock) && !peer->asked[index].exchange(true, std::memory_order_relaxed)) {
     if (!SendWakeRef(channel::MessageType::kWakeWant, sock->region_id, side, index, -1))
-      peer->fd[index].store(0, std::memory_order_relaxed);
+      peer->asked[index].store(false, std::memory_order_relaxed);
   }
-  return false;
+  return rung == 1;
 }
 
 void LearnPeerWakeFd(std::uint64_t region_id, std::uint32_t side, std::uint32_t index, int fd) {
   Holding hold(table_lock);  // or the place could be another region's by the time the descriptor is in it
   Peer* peer = hold.Held() && index < channel::kWakeFdsPerSide ? FindPeer(region_id, side) : nullptr;
-  int asked = -1;
-  if (peer == nullptr || !peer->fd[index].compare_exchange_strong(asked, 0, std::memory_order_relaxed)) {
-    if (fd >= 0) Sys(SYS_close, fd);
+  const bool asked = peer != nullptr && peer->asked[index].exchange(false, std::memory_order_relaxed);
+  if (fd < 0) return;  // not offered yet: the next ring asks again
+  if (!asked) {
+    Sys(SYS_close, fd);
     return;
   }
-  if (fd < 0) return;  // not offered yet: the next ring asks again
-  peer->fd[index].store(KeepOwnFd(fd) + 1, std::memory_order_release);
+  const int known = peer->fd[index].load(std::memory_order_relaxed);
+  if (known <= 0) return peer->fd[index].store(KeepOwnFd(fd) + 1, std::memory_order_release);
+  Sys(SYS_dup3, fd, known - 1, O_CLOEXEC);  // the same number: another thread may be ringing it
+  Sys(SYS_close, fd);
 }
 
 void ForgetWakeFds() {
   table_lock.Reset();
   // Another thread of the parent may have been changing the table: what it had not finished is at most one descriptor too many here.
-  for (int i = own_end.exchange(0, std::memory_order_relaxed) - 1; i >= 0; --i) CloseOwn(own[i]);
+  for (int i = own_end.exchange(0, std::memory_order_relaxed) - 1; i >= 0; --i) {
+    if (own[i].fd >= 0) DropOwnFd(own[i].fd);  // the parent's go on
+    own[i] = {};
+  }
   full_region = kNoRegion;
 }
 
@@ -248,7 +264,7 @@ void DropWakeFdsOf(std::uint64_t region_id) {
     // Another thread may be asleep on it, and would empty whatever has the number by then.
     const bool in_use = IsThread(own[i].waiter) && own[i].waiter != WaiterOf(ThreadId()) && own[i].fd >= 0 && !IsFree(own[i]);
     own[i].region_id = kGoneRegion;
-    if (!in_use) CloseOwn(own[i]);
+    in_use ? RefuseRings(own[i].fd) : CloseOwn(own[i]);
   }
   const int peers_count = peers_end.load(std::memory_order_relaxed);
   for (int i = 0; hold.Held() && i < peers_count; ++i) {
@@ -257,6 +273,7 @@ void DropWakeFdsOf(std::uint64_t region_id) {
       const int fd = slot.exchange(0, std::memory_order_relaxed);
       if (fd > 0) DropOwnFd(fd - 1);
     }
+    for (auto& asked : peers[i].asked) asked.store(false, std::memory_order_relaxed);
     peers[i].region_id.store(kNoRegion, std::memory_order_release);
   }
 }

@@ -5,6 +5,8 @@
   those threads at once need, and nearly all of them are woken by wake objects, not by TCP.
 - A child that was forked from a process with a connection on a ring is rung, and rings, by wake objects on a connection of its own; the
   inherited one works in both.
+- A thread whose connection another one closes lives on, with the wake object that it slept on. The memory of the rings is let go of with its last
+  connection; the next connection brings it again, while the peer has never let go of it: who sleeps on that is woken, by wake objects.
 
 Needs root.
 
@@ -96,6 +98,40 @@ talk(rounds)
 print("talked", flush=True)
 talk(int(input()))
 """
+# Echoes, and closes nothing.
+HOLD = """
+import socket
+listener = socket.create_server(("0.0.0.0", 7100))
+held = []
+for _ in range(2):
+    s = listener.accept()[0]
+    held.append(s)
+    while data := s.recv(64):
+        s.sendall(data)
+"""
+# argv: address, rounds. The first connection is another thread's, that is there until the end.
+AGAIN = """
+import socket, sys, threading
+rounds = int(sys.argv[2])
+def talk(s):
+    for _ in range(rounds):
+        s.sendall(b"x")
+        assert s.recv(64) == b"x"
+talked, over = threading.Event(), threading.Event()
+def first(s):
+    talk(s)
+    talked.set()
+    over.wait()
+s = socket.create_connection((sys.argv[1], 7100))
+thread = threading.Thread(target=first, args=(s,))
+thread.start()
+talked.wait()
+s.close()
+with socket.create_connection((sys.argv[1], 7100)) as s:
+    talk(s)
+over.set()
+thread.join()
+"""
 
 
 def stats_of(path, pid):
@@ -157,12 +193,21 @@ def a_child_has_wake_objects(node, pod, shim):
         expect_fast(stats_of(shim["VSOCKET_STATS"], pid), who, ROUNDS // 20)
 
 
+def memory_comes_again(_node, pod, shim):
+    server = pod.start([sys.executable, "-c", HOLD], shim=shim).wait_listening(7100)
+    client = pod.start([sys.executable, "-c", AGAIN, pod.ip, ROUNDS], shim=shim)
+    finish(client, "the client")
+    finish(server, "the server")
+    for process, who in ((client, "the client"), (server, "the server")):
+        expect_fast(stats_of(shim["VSOCKET_STATS"], process.pid), who, ROUNDS // 20)
+
+
 def main(build):
     failed = 0
     with Node(build) as node:
         node.start_agent()
         pod = node.add_pod("both-ends")
-        for test in (threads_come_and_go, a_child_has_wake_objects):
+        for test in (threads_come_and_go, a_child_has_wake_objects, memory_comes_again):
             try:
                 test(node, pod, {**SHIM, "VSOCKET_STATS": os.path.join(node.work, f"{test.__name__}.stats")})
                 print(f"ok   {test.__name__}", flush=True)

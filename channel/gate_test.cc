@@ -1,0 +1,149 @@
+// The gate's word through every story that gate.h tells, and two threads on it: exactly one of two that disagree wins.
+#include "channel/gate.h"
+
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <cstdint>
+#include <thread>
+
+namespace vsocket::channel {
+namespace {
+
+constexpr std::uint32_t kGeneration = 7;
+
+GateKind Kind(const Gate& gate) {
+  return KindOf(gate.load());
+}
+
+TEST(Gate, UpAndDownAgainOpensIt) {
+  Gate gate{0};
+  ASSERT_TRUE(Take(gate, kGeneration));
+  EXPECT_FALSE(Take(gate, kGeneration + 1)) << "up already";
+  EXPECT_EQ(HeldGeneration(gate.load()), kGeneration);
+  EXPECT_TRUE(Leave(gate, kGeneration)) << "a SWITCH is due";
+  EXPECT_EQ(HeldGeneration(gate.load()), kGeneration) << "its SWITCH is on the way";
+  EndLeave(gate, kGeneration);
+  EXPECT_EQ(Kind(gate), GateKind::kOpen);
+  EXPECT_TRUE(Take(gate, kGeneration + 1));
+}
+
+TEST(Gate, ShutKeepsTheSenderDownForGood) {
+  Gate gate{0};
+  EXPECT_EQ(KindOf(Shut(gate)), GateKind::kOpen);
+  EXPECT_TRUE(MustLeave(gate));
+  EXPECT_FALSE(Take(gate, kGeneration));
+  EndLeave(gate, kGeneration);
+  EXPECT_FALSE(Take(gate, kGeneration));
+  EXPECT_TRUE(HasLeft(gate));
+}
+
+TEST(Gate, SenderOnTheRingAnswersWithASwitch) {
+  Gate gate{0};
+  ASSERT_TRUE(Take(gate, kGeneration));
+  EXPECT_EQ(HeldGeneration(Shut(gate)), kGeneration);
+  EXPECT_TRUE(MustLeave(gate));
+  EXPECT_TRUE(Leave(gate, kGeneration));
+  EXPECT_EQ(Kind(gate), GateKind::kAnswered);
+  EXPECT_FALSE(Go(gate)) << "a SWITCH is on the way to whoever waits for it";
+}
+
+TEST(Gate, ReceiverGoesWithoutASenderThatDoesNothing) {
+  Gate gate{0};
+  ASSERT_TRUE(Take(gate, kGeneration));
+  Shut(gate);
+  ASSERT_TRUE(Go(gate));
+  ASSERT_TRUE(ComeBack(gate));
+  ASSERT_TRUE(Go(gate));
+  EXPECT_FALSE(Leave(gate, kGeneration)) << "no SWITCH: the receiver reads TCP already";
+  EXPECT_EQ(Kind(gate), GateKind::kResumed);
+  EXPECT_FALSE(ComeBack(gate)) << "the sender has seen it";
+}
+
+// A sender that left by itself, and a receiver that leaves while the replay is still on its way: it must learn that the replay is safe.
+TEST(Gate, ReplayBegunBeforeIsAnswered) {
+  Gate gate{0};
+  ASSERT_TRUE(Take(gate, kGeneration));
+  ASSERT_TRUE(Leave(gate, kGeneration));
+  EXPECT_EQ(KindOf(Shut(gate)), GateKind::kSwitching);
+  EXPECT_FALSE(Cut(gate, kGeneration)) << "a FIN must wait for the replay";
+  EXPECT_EQ(Kind(gate), GateKind::kShut);
+  Answer(gate);
+  EXPECT_EQ(Kind(gate), GateKind::kAnswered);
+}
+
+TEST(Gate, ReplayThatEndsAfterTheGateIsShutIsAnsweredToo) {
+  Gate gate{0};
+  ASSERT_TRUE(Take(gate, kGeneration));
+  ASSERT_TRUE(Leave(gate, kGeneration));
+  Shut(gate);
+  EndLeave(gate, kGeneration);
+  EXPECT_EQ(Kind(gate), GateKind::kAnswered);
+}
+
+TEST(Gate, ReplayCutOffByAFinIsSeenByAReceiverThatComesLater) {
+  Gate gate{0};
+  ASSERT_TRUE(Take(gate, kGeneration));
+  ASSERT_TRUE(Leave(gate, kGeneration));
+  ASSERT_TRUE(Cut(gate, kGeneration));
+  EXPECT_FALSE(HasLeft(gate)) << "the receiver is still on the ring, and reads the rest there";
+  EXPECT_EQ(KindOf(Shut(gate)), GateKind::kCut);
+  EXPECT_EQ(Kind(gate), GateKind::kCut) << "no answer will come";
+  EndLeave(gate, kGeneration);
+  EXPECT_EQ(Kind(gate), GateKind::kOpen) << "nothing was cut off after all";
+}
+
+// Runs `left` and `right` at the same time on a gate in the state that `begin` makes, many times over.
+template <typename Begin, typename Left, typename Right, typename Check>
+void Race(Begin begin, Left left, Right right, Check check) {
+  constexpr int kRounds = 2000;
+  Gate gate{0};
+  std::atomic<int> round{0};
+  std::atomic<int> done{0};
+  std::thread other([&] {
+    for (int mine = 1; mine <= kRounds; ++mine) {
+      while (round.load() < mine) std::this_thread::yield();
+      right(gate);
+      done.store(mine);
+    }
+  });
+  for (int now = 1; now <= kRounds; ++now) {
+    gate.store(0);
+    begin(gate);
+    round.store(now);
+    left(gate);
+    while (done.load() < now) std::this_thread::yield();
+    check(gate);
+  }
+  other.join();
+}
+
+TEST(Gate, FinAndLeavingReceiverNeverBothGoFirst) {
+  bool cut = false;
+  GateKind seen = GateKind::kOpen;
+  Race(
+      [](Gate& gate) { ASSERT_TRUE(Take(gate, kGeneration) && Leave(gate, kGeneration)); }, [&](Gate& gate) { cut = Cut(gate, kGeneration); },
+      [&](Gate& gate) { seen = KindOf(Shut(gate)); },
+      [&](Gate& gate) {
+        EXPECT_EQ(cut, seen == GateKind::kCut) << "the receiver knows that the replay was cut off, or the sender that it must not be";
+        EXPECT_EQ(Kind(gate), cut ? GateKind::kCut : GateKind::kShut);
+      });
+}
+
+TEST(Gate, SenderAndReceiverAgreeWhetherASwitchComes) {
+  bool tell = false;
+  bool gone = false;
+  Race(
+      [](Gate& gate) {
+        ASSERT_TRUE(Take(gate, kGeneration));
+        Shut(gate);
+      },
+      [&](Gate& gate) { tell = Leave(gate, kGeneration); }, [&](Gate& gate) { gone = Go(gate); },
+      [&](Gate& gate) {
+        EXPECT_NE(tell, gone);
+        EXPECT_EQ(Kind(gate), tell ? GateKind::kAnswered : GateKind::kResumed);
+      });
+}
+
+}  // namespace
+}  // namespace vsocket::channel
