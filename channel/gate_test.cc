@@ -122,7 +122,8 @@ TEST(Gate, FinAndLeavingReceiverNeverBothGoFirst) {
   bool cut = false;
   GateKind seen = GateKind::kOpen;
   Race(
-      [](Gate& gate) { ASSERT_TRUE(Take(gate, kGeneration) && Leave(gate, kGeneration)); }, [&](Gate& gate) { cut = Cut(gate, kGeneration); },
+      [](Gate& gate) { ASSERT_TRUE(Take(gate, kGeneration) && Leave(gate, kGeneration)); },
+      [&](Gate& gate) { cut = Cut(gate, kGeneration); },
       [&](Gate& gate) { seen = KindOf(Shut(gate)); },
       [&](Gate& gate) {
         EXPECT_EQ(cut, seen == GateKind::kCut) << "the receiver knows that the replay was cut off, or the sender that it must not be";

@@ -21,8 +21,9 @@ constexpr int kLastStandardStream = 2;
 void NoteCopy(int fd, int copy) {
   const bool tracked = static_cast<bool>(FindSock(fd));
   if ((!tracked && FindSet(fd) == nullptr) || InVforkChild()) return;
-  if (!tracked) return CopySet(fd, copy);
-  TrackCopy(fd, copy);
+  // A child's descriptors are copied before its memory: of a copy made between the two it would know, and not have it.
+  NoFork no_fork;
+  tracked ? TrackCopy(fd, copy) : CopySet(fd, copy);
 }
 
 // dup and F_DUPFD: the kernel has chosen the number. stdio, and whatever is executed, use the lowest three unseen.

@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "shim/epoll_set.h"
+#include "shim/process.h"
 #include "shim/sys.h"
 #include "shim/text.h"
 
@@ -42,6 +43,7 @@ EpollSet* FindSet(int epfd) {
 EpollSet* MakeSet(int epfd) {
   if (static_cast<unsigned>(epfd) >= kMaxFds) return nullptr;
   if (EpollSet* known = FindSet(epfd)) return known;
+  NoFork no_fork;  // a child's descriptors are copied before its memory: it would know of a set that it does not have
   Holding hold(making);
   if (!hold.Held() || !HaveTable()) return nullptr;
   if (EpollSet* known = FindSet(epfd)) return known;

@@ -17,6 +17,7 @@ namespace vsocket::shim {
 namespace {
 
 constexpr std::uint64_t kHandOverNs = 10ULL * 1000 * 1000 * 1000;  // how long a hand-over waits for a peer that does not run
+constexpr std::uint64_t kLastFramesNs = 20ULL * 1000 * 1000;               // how long a close waits for a frame that is on its way
 
 void SetOption(int fd, int name, int value) {
   Sys(SYS_setsockopt, fd, IPPROTO_TCP, name, &value, sizeof value);
@@ -81,6 +82,13 @@ void PollOnce(int fd, short events) {
   struct pollfd item = {fd, static_cast<short>(readable ? events : events | POLLIN), 0};
   const struct timespec patience = {0, (readable ? 1 : 50) * 1000 * 1000};
   Sys(SYS_ppoll, &item, 1, &patience, nullptr, 0);
+}
+
+// Is a frame on its way, or a replay of what was read from the ring already?
+bool FramesToCome(const Sock* sock, const Channel& ch, bool switch_due) {
+  if (MissingBells(sock, ch) != 0) return true;
+  const bool switched = sock->rx.mode == RxMode::kTcp && sock->rx.tcp_pos == sock->in.pos;
+  return switch_due && sock->rx.mode != RxMode::kDraining && !switched;
 }
 
 class Leaving {
@@ -155,6 +163,22 @@ class Leaving {
 };
 
 }  // namespace
+
+void RefuseFrames(Sock* sock, int fd, const Channel& ch) {
+  const std::uint32_t gate = channel::Shut(ch.mine->gate);
+  // A sender on the ring may leave without a SWITCH. Here that is no loss: what it sends from now on finds a closed socket.
+  const bool leaving = channel::KindOf(gate) == channel::GateKind::kSwitching;
+  const bool switch_due = leaving || (channel::KindOf(gate) == channel::GateKind::kTaken && !channel::Go(ch.mine->gate));
+  const std::uint64_t give_up = MonotonicNs() + kLastFramesNs;
+  for (;;) {
+    if (sock->rx.mode == RxMode::kTcp) (void)ConsiderProposal(sock, fd, ch);
+    TakeFrames(sock, fd, ch);
+    if (sock->rx.mode == RxMode::kTcp && sock->rx.tcp_pos != sock->in.pos) (void)PayloadByTcp(sock, fd, ch);
+    const bool over = sock->fin_seen.load(std::memory_order_relaxed) != 0 || sock->error.load(std::memory_order_relaxed) != 0;
+    if (over || !FramesToCome(sock, ch, switch_due) || MonotonicNs() > give_up) return;
+    PollOnce(fd, 0);
+  }
+}
 
 void LeaveForGood(SockRef ref, int fd, channel::Reason reason) {
   Sock* sock = ref.sock;

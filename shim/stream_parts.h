@@ -56,6 +56,10 @@ class LetGoAtEnd {
 // before it is found.
 void TakeFrames(Sock* sock, int fd, const Channel& ch);
 
+// Both locks, before the last descriptor is closed. What is unread of ours the kernel would count as unread payload, and reset: takes all
+// frames, and a replay of what was read already, also those on their way, and lets no more be sent. The connection can only be closed then.
+void RefuseFrames(Sock* sock, int fd, const Channel& ch);
+
 // rx_lock. In kTcp: enters the ring when the peer has proposed and all payload before its start is taken, and takes the frames that are
 // there already. True when it did.
 bool ConsiderProposal(Sock* sock, int fd, const Channel& ch);

@@ -264,10 +264,7 @@ void FinishSock(Sock* sock, int fd) {
     return LetGoRegion(sock);
   }
   if (sock->tx.mode == TxMode::kLeaving) (void)Flush(sock, fd, ch);
-  if (sock->rx.mode == RxMode::kTcp) (void)ConsiderProposal(sock, fd, ch);
-  TakeFrames(sock, fd, ch);
-  // A replay of what was read already must not count as unread: the kernel would reset.
-  if (sock->rx.mode == RxMode::kTcp && sock->rx.tcp_pos != sock->in.pos) (void)PayloadByTcp(sock, fd, ch);
+  RefuseFrames(sock, fd, ch);
   struct linger linger = {};
   int size = sizeof linger;
   Sys(SYS_getsockopt, fd, SOL_SOCKET, SO_LINGER, &linger, &size);

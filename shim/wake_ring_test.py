@@ -5,8 +5,9 @@
   those threads at once need, and nearly all of them are woken by wake objects, not by TCP.
 - A child that was forked from a process with a connection on a ring is rung, and rings, by wake objects on a connection of its own; the
   inherited one works in both.
-- A thread whose connection another one closes lives on, with the wake object that it slept on. The memory of the rings is let go of with its last
-  connection; the next connection brings it again, while the peer has never let go of it: who sleeps on that is woken, by wake objects.
+- A thread whose connection another one closes lives on, with the wake object that it slept on. The memory of the rings is let go of with
+  its last connection; the next connection brings it again, while the peer has never let go of it: who sleeps on that is woken, by wake
+  objects.
 
 Needs root.
 
