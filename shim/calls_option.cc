@@ -89,6 +89,20 @@ int SetShadowed(SockRef ref, int name, int value, Kernel kernel) {
   return 0;
 }
 
+bool IsAttached(SockRef ref) {
+  return ref.sock->phase.load(std::memory_order_acquire) == Phase::kAttached;
+}
+
+// While a replay is guarded the kernel's SO_LINGER is ours (GuardReplay), and the program's waits for its end. False: it is not.
+bool SwapGuardedLinger(SockRef ref, const void* set, void* get) {
+  if (!IsAttached(ref)) return false;
+  Holding tx(ref.sock->tx_lock);
+  if (!tx.Held() || ref.Stale() || !ref.sock->guarded) return false;
+  if (set != nullptr) std::memcpy(ref.sock->linger, set, sizeof ref.sock->linger);
+  if (get != nullptr) std::memcpy(get, ref.sock->linger, sizeof ref.sock->linger);
+  return true;
+}
+
 // A value of the kernel's replaced, as far as the program's buffer reaches.
 void PutInt(int number, void* value, socklen_t size) {
   std::memcpy(value, &number, size < sizeof number ? size : sizeof number);
@@ -119,10 +133,6 @@ int AsInt(std::uint64_t size) {
   return size < INT_MAX ? static_cast<int>(size) : INT_MAX;
 }
 
-bool IsAttached(SockRef ref) {
-  return ref.sock->phase.load(std::memory_order_acquire) == Phase::kAttached;
-}
-
 // Sizes of queues, after the kernel has checked the pointer by answering. `requests` are ints in the kernel's eyes (ioctl(2)).
 void AdjustQueueSize(SockRef ref, int fd, unsigned request, int* size) {
   if (size == nullptr || !IsAttached(ref)) return;
@@ -140,6 +150,7 @@ VSOCKET_INTERPOSE(int, getsockopt, int fd, int level, int name, void* value, soc
   if (result != 0 || value == nullptr || size == nullptr) return result;
   if (is_error && IsAttached(ref)) AdjustError(ref, fd, value, *size);
   if (level == IPPROTO_TCP && name == TCP_INFO) AdjustInfo(ref, fd, value, *size);
+  if (level == SOL_SOCKET && name == SO_LINGER && *size == sizeof(struct linger)) (void)SwapGuardedLinger(ref, nullptr, value);
   if (IsShadowed(level, name) && IsAttached(ref)) PutInt(ShadowOf(ref.sock, name).load(std::memory_order_relaxed), value, *size);
   return result;
 }
@@ -149,6 +160,8 @@ VSOCKET_INTERPOSE(int, setsockopt, int fd, int level, int name, const void* valu
   const SockRef ref = FindSock(fd);
   if (!ref) return kernel();
   if (IsShadowed(level, name) && value != nullptr && size >= sizeof(int)) return SetShadowed(ref, name, IntOf(value, size), kernel);
+  const bool is_linger = level == SOL_SOCKET && name == SO_LINGER && value != nullptr && size >= sizeof(struct linger);
+  if (is_linger && SwapGuardedLinger(ref, value, nullptr)) return 0;
   if (NeedsTcp(level, name, IntOf(value, size))) UseTcp(fd, Reason::kUnsupportedCall);
   return kernel();
 }

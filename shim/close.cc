@@ -32,7 +32,7 @@ void Settle(const Dropped& dropped, int fd) {
       break;
     case Phase::kAttached:
       if (dropped.last) {
-        FinishReplay({sock, sock->generation.load(std::memory_order_relaxed)}, fd);
+        SettleBeforeClose({sock, sock->generation.load(std::memory_order_relaxed)}, fd);
         FinishSock(sock, fd);
       }
       break;

@@ -23,6 +23,7 @@ REASONS = {
     "VforkDup2Exec": HANDED_OVER,
     "PosixSpawnWithActions": HANDED_OVER,
     "AHandOverDoesNotNeedThePeersProgram": HANDED_OVER,
+    "AHandOverAfterThePeersEndHasAllThatItSent": HANDED_OVER,
     "SystemInherits": HANDED_OVER,
     "PassedToAStranger": HANDED_OVER,
     "StdioOnASocket": UNSUPPORTED,

@@ -209,6 +209,31 @@ TEST_F(LifecycleTest, AHandOverDoesNotNeedThePeersProgram) {  // which is busy e
   EXPECT_EQ(Wait(child), 0);
 }
 
+TEST_F(LifecycleTest, AHandOverAfterThePeersEndHasAllThatItSent) {  // closed with the bytes unread in the ring
+  constexpr std::size_t kLeft = 12000;
+  peer_->Tell("send " + std::to_string(kLeft));
+  peer_->Tell("close");
+  ASSERT_EQ(peer_->Answer(), "ok");
+  ASSERT_EQ(peer_->Answer(), "ok");
+  int counted[2];
+  ASSERT_EQ(::pipe2(counted, O_CLOEXEC), 0);
+  const pid_t child = ::fork();
+  if (child == 0) {
+    ::dup2(fd_, 0);
+    ::dup2(counted[1], 1);
+    ::execl(kCat, "cat", static_cast<char*>(nullptr));
+    ::_exit(126);
+  }
+  ::close(counted[1]);
+  ::close(fd_);
+  std::size_t total = 0;
+  char bytes[4096];
+  for (ssize_t got; (got = ::read(counted[0], bytes, sizeof bytes)) > 0;) total += static_cast<std::size_t>(got);
+  ::close(counted[0]);
+  EXPECT_EQ(total, kLeft);
+  EXPECT_EQ(Wait(child), 0);
+}
+
 TEST_F(LifecycleTest, SystemInherits) {
   BeginStream();
   ASSERT_EQ(::fcntl(fd_, F_SETFD, 0), 0);

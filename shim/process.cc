@@ -56,7 +56,7 @@ void TakeLastFrames(int fd, SockRef ref, void* context) {
   if (ref.sock->phase.load(std::memory_order_acquire) != Phase::kAttached || ref.sock->processes.load(std::memory_order_relaxed) > 1)
     return;
   (void)Look(ref, fd, true);
-  FinishReplay(ref, fd);
+  SettleBeforeClose(ref, fd);
   const bool exits = *static_cast<Ending*>(context) == Ending::kExit;
   if (!exits || ref.sock->shut_rd.load(std::memory_order_relaxed) || UnreadOnRing(ref) == 0) return;
   const struct linger reset = {1, 0};

@@ -59,9 +59,9 @@ void LeaveForGood(SockRef ref, int fd, channel::Reason reason);
 // the program left bytes unread), and gives the channel back.
 void FinishSock(Sock* sock, int fd);
 
-// The program ends its stream: a replay to a receiver that has left its ring is finished first, as long as the peer takes it (10 s at
-// most).
-void FinishReplay(SockRef ref, int fd);
+// Before the last descriptor is closed: what the peer has not read goes by TCP, as far as there is room; all of it when the peer has left
+// its ring, as long as it takes it (10 s at most).
+void SettleBeforeClose(SockRef ref, int fd);
 
 // Around shutdown(2), `how` as there. 0, or -errno instead of the kernel's call.
 int SettleBeforeShutdown(SockRef ref, int fd, int how);

@@ -107,6 +107,10 @@ bool OutgrowRing(Sock* sock, int fd, const Channel& ch);
 void GuardReplay(Sock* sock, int fd);
 void EndGuard(Sock* sock, int fd);
 
+// The program ends its stream: a replay to a receiver that has left its ring is finished first, as long as the peer takes it (10 s at
+// most). Any other may be cut off: the gate says so.
+void FinishReplay(SockRef ref, int fd);
+
 // tx_lock. One BELL frame, if this direction is framed. 0 or the kernel's error.
 int Bell(Sock* sock, int fd, const Channel& ch);
 

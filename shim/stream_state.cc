@@ -87,10 +87,23 @@ void LookOut(Sock* sock, int fd, const Channel& ch, Readiness* ready) {
   ready->out = channel::Room(sock->out) >= channel::WritableRoom(sock->out.capacity_log2);
 }
 
-// Nothing but the replay is sent any more, so that the kernel need not tune the size itself.
-void MakeRoomForReplay(int fd) {
+// The peer may hand the connection on later, to somebody without the ring: what it has not read goes by TCP, before the FIN. What the FIN
+// overtakes of a replay is still in the ring, where the peer reads it.
+void ReplayBeforeFin(Sock* sock, int fd, const Channel& ch) {
+  if (sock->tx.mode == TxMode::kRing) (void)StartLeaving(sock, fd, ch);
+  if (sock->tx.mode != TxMode::kLeaving || Flush(sock, fd, ch) != -EAGAIN) return;
+  // Nothing but the replay is sent any more, so that the kernel need not tune the size itself.
   const int size = static_cast<int>(channel::kRingMax);
   Sys(SYS_setsockopt, fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof size);
+  (void)Flush(sock, fd, ch);
+}
+
+// Has the program asked for a reset when it closes?
+bool IsAbortive(const Sock* sock, int fd) {
+  struct linger linger = {sock->linger[0], sock->linger[1]};
+  int size = sizeof linger;
+  if (!sock->guarded) Sys(SYS_getsockopt, fd, SOL_SOCKET, SO_LINGER, &linger, &size);
+  return linger.l_onoff != 0 && linger.l_linger == 0;
 }
 
 }  // namespace
@@ -265,19 +278,31 @@ void FinishSock(Sock* sock, int fd) {
   }
   if (sock->tx.mode == TxMode::kLeaving) (void)Flush(sock, fd, ch);
   RefuseFrames(sock, fd, ch);
-  struct linger linger = {};
-  int size = sizeof linger;
-  Sys(SYS_getsockopt, fd, SOL_SOCKET, SO_LINGER, &linger, &size);
-  bool abortive = linger.l_onoff != 0 && linger.l_linger == 0;
+  bool abortive = sock->guarded || IsAbortive(sock, fd);
   const bool unread = sock->rx.mode != RxMode::kTcp && channel::RefreshData(sock->in, *ch.theirs) && channel::Available(sock->in) != 0;
   if (unread && !abortive) {
     abortive = true;
-    linger = {1, 0};
+    const struct linger linger = {1, 0};
     Sys(SYS_setsockopt, fd, SOL_SOCKET, SO_LINGER, &linger, sizeof linger);
   }
   ch.mine->attached.store(abortive ? channel::kAborted : 0, std::memory_order_release);
   SendRelease(sock, channel::Reason::kNone);
   LetGoRegion(sock);
+}
+
+void SettleBeforeClose(SockRef ref, int fd) {
+  Sock* sock = ref.sock;
+  {
+    Holding tx(sock->tx_lock);
+    Channel ch;
+    if (!tx.Held() || ref.Stale() || !OpenChannel(sock, &ch) || sock->dead.load(std::memory_order_relaxed) != 0) return;
+    const bool nothing_unread = sock->tx.mode == TxMode::kRing && channel::RefreshRoom(sock->out, *ch.theirs) &&
+                                sock->out.seen_head == sock->out.pos;
+    if (nothing_unread) return;
+    if (IsAbortive(sock, fd)) return;
+    ReplayBeforeFin(sock, fd, ch);
+  }
+  FinishReplay(ref, fd);
 }
 
 int SettleBeforeShutdown(SockRef ref, int fd, int how) {
@@ -287,13 +312,7 @@ int SettleBeforeShutdown(SockRef ref, int fd, int how) {
     Channel ch;
     if (!tx.Held() || ref.Stale() || !OpenChannel(ref.sock, &ch)) return 0;
     if (ref.sock->dead.load(std::memory_order_relaxed) != 0) return -ENOTCONN;
-    // The peer may hand the connection on later, to somebody without the ring: what it has not read goes by TCP, before the FIN. What the
-    // FIN overtakes of a replay is still in the ring, where the peer reads it.
-    if (ref.sock->tx.mode == TxMode::kRing) (void)StartLeaving(ref.sock, fd, ch);
-    if (ref.sock->tx.mode == TxMode::kLeaving && Flush(ref.sock, fd, ch) == -EAGAIN) {
-      MakeRoomForReplay(fd);
-      (void)Flush(ref.sock, fd, ch);
-    }
+    ReplayBeforeFin(ref.sock, fd, ch);
   }
   FinishReplay(ref, fd);  // a receiver that has left the ring reads it nowhere else
   Holding tx(ref.sock->tx_lock);

@@ -39,6 +39,7 @@ class Orders {
     if (verb == "send") return Send(count);
     if (verb == "recv") return Receive(count);
     if (verb == "half") return ::shutdown(fd_, SHUT_WR) == 0 ? "ok" : "shutdown failed";
+    if (verb == "close") return ::close(fd_) == 0 ? "ok" : "close failed";
     char byte = 0;
     const ssize_t got = ::read(fd_, &byte, 1);
     const std::string seen = got > 0 ? "a byte" : got == 0 ? "eof" : errno == ECONNRESET ? "reset" : std::strerror(errno);

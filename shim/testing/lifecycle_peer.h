@@ -29,6 +29,7 @@ bool Echo(int fd, std::size_t size);
 //   send N      N bytes out
 //   recv N      N bytes in, the pattern where "send" or the last "recv" left it
 //   half        shutdown(SHUT_WR)
+//   close       the last order
 //   eof         the end must come, and no error
 //   reset       ECONNRESET must come
 // Returns the exit status.
