@@ -1,33 +1,15 @@
 """What idle accelerated connections cost: CPU time and memory."""
 
 import os
-import re
 import sys
 import time
 
 from lab import Failure, cpu_seconds
-from procs import wait_until
+from procs import shared_memory, wait_until
 
 WATCHED_SECONDS = 10
 MAX_BYTES_EACH = 64 * 1024
 PROGRAM = os.path.join(os.path.dirname(os.path.abspath(__file__)), "idle_pair.py")
-
-
-def shared_memory(pids):
-    """Bytes allocated in the memfds that these processes map, each counted once (proc(5): map_files; stat(2): st_blocks)."""
-    seen = {}
-    for pid in pids:
-        folder = f"/proc/{pid}/map_files"
-        for name in os.listdir(folder):
-            try:
-                path = os.path.join(folder, name)
-                if not re.match(r"/memfd:", os.readlink(path)):
-                    continue
-                status = os.stat(path)
-                seen[(status.st_dev, status.st_ino)] = status.st_blocks * 512
-            except FileNotFoundError:
-                continue
-    return sum(seen.values()), len(seen)
 
 
 def measure_idle(lab, count):

@@ -6,6 +6,7 @@
 #include "shim/errno.h"
 #include "shim/real.h"
 #include "shim/stream.h"
+#include "shim/trim.h"
 #include "shim/upgrade.h"
 #include "shim/wait.h"
 
@@ -85,7 +86,7 @@ int Sleep(EpollSet* set, const Wait& wait, std::uint64_t left_ns) {
     set->Refresh();
     quiet = set->ArmAll();
   }
-  long got = quiet ? KernelWait(wait, 0, left_ns) : 0;
+  long got = quiet ? SleepAndTrim(left_ns, [&wait](std::uint64_t ns) { return KernelWait(wait, 0, ns); }) : 0;
   Holding hold(set->lock);
   set->RelaxAll();
   if (got < 0) return static_cast<int>(got);

@@ -6,11 +6,12 @@
 
 #include "shim/config.h"
 #include "shim/epoll_set.h"
-#include "shim/family.h"
 #include "shim/errno.h"
+#include "shim/family.h"
 #include "shim/real.h"
 #include "shim/sleepers.h"
 #include "shim/stream.h"
+#include "shim/trim.h"
 #include "shim/upgrade.h"
 #include "shim/wait.h"
 #include "shim/wake_fds.h"
@@ -235,7 +236,7 @@ int SleepOnAll(const Poll& poll, std::uint64_t left_ns) {
     poll.copy[extra++] = {wake_fd, POLLIN, 0};
     if (fast.fd >= 0) poll.copy[extra++] = {fast.fd, POLLIN, 0};
     if (family_fd >= 0) poll.copy[extra++] = {family_fd, POLLIN, 0};
-    got = KernelPoll(poll, extra, left_ns, poll.mask);
+    got = SleepAndTrim(left_ns, [&](std::uint64_t ns) { return KernelPoll(poll, extra, ns, poll.mask); });
     if (family_fd >= 0 && poll.copy[extra - 1].revents != 0) HearFamily();
   }
   for (nfds_t i = 0; i < armed; ++i) {

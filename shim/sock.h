@@ -53,11 +53,13 @@ struct alignas(64) Sock {
   std::atomic<std::uint32_t> nospace{0};  // sends that found no room: each makes the next room an edge for EPOLLET
   std::uint16_t up_attempts = 0;          // in a row, while the receiver still had bytes to read
   bool outgrown = false;                  // the ring was too small: the next one is bigger
+  bool grown = false;                     // the ring is bigger than the smallest, or has been: its pages are still there (trim.h)
   channel::ProducerState out;
   channel::SwitchSender tx;
   bool guarded = false;  // a replay is under way to somebody without the ring: SO_LINGER is ours (GuardReplay)
   int linger[2] = {};    // guarded: the program's own
   std::uint64_t up_since_ns = 0;
+  std::uint64_t idle_at = 0;     // grown: where `out` stood at the last look
   std::uint64_t look_again = 0;  // Ticks() at which a busy sender looks at the kernel's side again
 
   // Both.

@@ -14,6 +14,7 @@
 #include "shim/stats.h"
 #include "shim/stream_parts.h"
 #include "shim/sys.h"
+#include "shim/trim.h"
 #include "shim/wake_fds.h"
 
 namespace vsocket::shim {
@@ -39,7 +40,9 @@ void AdjustCapacity(Sock* sock, const Channel& ch, std::uint64_t size) {
   std::uint32_t capacity_log2 = out.capacity_log2;
   if (!channel::IsDrained(out)) return;
   while (size >= (1ULL << capacity_log2) && capacity_log2 < channel::kRingMaxLog2) capacity_log2 = Bigger(capacity_log2);
-  if (capacity_log2 != out.capacity_log2) channel::SetCapacity(out, *ch.mine, capacity_log2);
+  if (capacity_log2 == out.capacity_log2) return;
+  channel::SetCapacity(out, *ch.mine, capacity_log2);
+  NoteGrown(sock);
 }
 
 // Bytes that TCP has taken and not sent yet, for want of window.
@@ -175,6 +178,7 @@ bool MayLeaveNow(Sock* sock, int fd, const Channel& ch) {
 void LookAround(Sock* sock, int fd, const Channel& ch) {
   sock->look_again = Ticks() + kLookAroundTicks;
   PollAgent();
+  TrimIdleRings();
   if (sock->tx.mode != TxMode::kRing) return;
   const std::uint64_t flap = GetConfig().flap_ns;
   if ((!LeaseHolds(ch) || (flap != 0 && MonotonicNs() - sock->up_since_ns > flap)) && MayLeaveNow(sock, fd, ch)) {
@@ -207,7 +211,10 @@ bool GoUpNow(Sock* sock, const Channel& ch, std::uint8_t next_byte) {
   if (!MayGoUpNow(sock, ch)) return false;
   if (!channel::Take(ch.theirs->gate, channel::NextGeneration(sock->tx.generation))) return false;
   channel::ProducerState& out = sock->out;
-  if (sock->outgrown) out.capacity_log2 = Bigger(out.capacity_log2);
+  if (sock->outgrown) {
+    out.capacity_log2 = Bigger(out.capacity_log2);
+    NoteGrown(sock);
+  }
   sock->outgrown = false;
   const channel::Proposal proposal = channel::GoUp(sock->tx, out.pos, next_byte);
   out.seen_head = out.pos;

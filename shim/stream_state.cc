@@ -145,6 +145,7 @@ bool Attach(Sock* sock, int fd, const Channel& ch, std::uint64_t sent, std::uint
   sock->rx = {};
   sock->bells_seen = 0;
   sock->rx.tcp_pos = received;
+  sock->grown = false;
   sock->out = {};
   sock->out.pos = sock->out.seen_head = sent;
   sock->tx = {};

@@ -14,6 +14,7 @@
 #include "shim/sleepers.h"
 #include "shim/stream.h"
 #include "shim/sys.h"
+#include "shim/trim.h"
 #include "shim/wake_fds.h"
 
 namespace vsocket::shim {
@@ -82,14 +83,12 @@ ssize_t WaitFor(SockRef ref, int fd, bool in, std::uint64_t* deadline) {
   struct pollfd items[4] = {{fd, 0, 0}, {wake_fd, POLLIN, 0}, {fast.fd, POLLIN, 0}, {family_fd, POLLIN, 0}};
   ssize_t result = 0;
   if (PrepareToSleep(ref, fd, in, !in, fast.target, &items[0].events)) {
-    struct timespec limit = {};
-    if (*deadline != kForever) {
-      const std::uint64_t now = MonotonicNs();
-      const std::uint64_t left = *deadline > now ? *deadline - now : 0;
-      limit.tv_sec = static_cast<time_t>(left / 1000000000);
-      limit.tv_nsec = static_cast<long>(left % 1000000000);
-    }
-    const long woken = Sys(SYS_ppoll, items, 4, *deadline == kForever ? nullptr : &limit, nullptr, 0);
+    const std::uint64_t now = *deadline == kForever ? 0 : MonotonicNs();
+    const std::uint64_t left = *deadline == kForever ? kForever : (*deadline > now ? *deadline - now : 0);
+    const long woken = SleepAndTrim(left, [&items](std::uint64_t ns) {
+      const struct timespec limit = {static_cast<time_t>(ns / 1000000000), static_cast<long>(ns % 1000000000)};
+      return Sys(SYS_ppoll, items, 4, ns == kForever ? nullptr : &limit, nullptr, 0);
+    });
     if (woken == 0) result = -EAGAIN;
     if (woken == -EINTR && SignalMeansEintr()) result = -EINTR;
   }

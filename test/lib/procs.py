@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -155,6 +156,23 @@ def listening_ports(pid):
             if fields[3] == "0A":
                 ports.add(int(fields[1].rpartition(":")[2], 16))
     return ports
+
+
+def shared_memory(pids):
+    """Bytes allocated in the memfds that these processes map, each counted once (proc(5): map_files; stat(2): st_blocks)."""
+    seen = {}
+    for pid in pids:
+        folder = f"/proc/{pid}/map_files"
+        for name in os.listdir(folder):
+            try:
+                path = os.path.join(folder, name)
+                if not re.match(r"/memfd:", os.readlink(path)):
+                    continue
+                status = os.stat(path)
+                seen[(status.st_dev, status.st_ino)] = status.st_blocks * 512
+            except FileNotFoundError:
+                continue
+    return sum(seen.values()), len(seen)
 
 
 def read_stats(path):
