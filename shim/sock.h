@@ -83,10 +83,10 @@ struct alignas(64) Sock {
   std::atomic<std::uint8_t> cork{0};        // the program's own TCP_CORK while we need it off
   std::uint64_t cookie = 0;                 // SO_COOKIE; 0: not read yet
   std::uint64_t region_id = 0;
-  std::uint64_t ask_after = 0;             // bytes; grows with each refusal
-  std::uint64_t ask_at_ns = 0;             // not before
-  std::uint64_t ring_tx = 0, ring_rx = 0;  // bytes that went by the ring, for statistics
-  std::uint32_t region = 0;                // index in the process's region table
+  std::uint64_t ask_at_ns = 0;              // not before
+  std::atomic<std::uint64_t> ask_after{0};  // bytes moved: until then nobody looks at the clock for it
+  std::uint64_t ring_tx = 0, ring_rx = 0;   // bytes that went by the ring, for statistics
+  std::uint32_t region = 0;                 // index in the process's region table
   std::uint32_t slot = 0;
   std::uint32_t epoch = 0;
   std::uint32_t side = 0;

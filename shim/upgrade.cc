@@ -18,6 +18,7 @@ namespace vsocket::shim {
 namespace {
 
 constexpr std::uint64_t kRetryNs = 100ULL * 1000 * 1000;
+constexpr std::uint64_t kLookBytes = 4096;
 
 bool ReadInfo(int fd, struct tcp_info* info) {
   int size = sizeof *info;
@@ -30,10 +31,15 @@ void ConsiderAsking(SockRef ref, int fd) {
   const Config& config = GetConfig();
   if (!config.upgrade || sock->pinned.load(std::memory_order_relaxed) != 0) return;
   const std::uint64_t moved = sock->plain_tx.load(std::memory_order_relaxed) + sock->plain_rx.load(std::memory_order_relaxed);
+  if (moved < sock->ask_after.load(std::memory_order_relaxed)) return;
   const bool proven = moved > config.upgrade_after_bytes || sock->turns.load(std::memory_order_relaxed) >= config.upgrade_after_turns * 2;
   if (!proven || fd <= 2) return;
   if (sock->processes.load(std::memory_order_relaxed) != 1) return;
-  if (sock->ask_at_ns != 0 && MonotonicNs() < sock->ask_at_ns) return;
+  if (sock->ask_at_ns != 0 && MonotonicNs() < sock->ask_at_ns) {
+    sock->ask_after.store(moved + (config.upgrade_after_bytes < kLookBytes ? config.upgrade_after_bytes : kLookBytes),
+                          std::memory_order_relaxed);
+    return;
+  }
   Phase plain = Phase::kPlain;
   if (!sock->phase.compare_exchange_strong(plain, Phase::kAsked, std::memory_order_acq_rel)) return;
   if (AskUpgrade(sock, fd)) {
