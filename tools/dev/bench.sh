@@ -5,7 +5,7 @@
 # Tables and JSON land in build/bench/. Needs root.
 source tools/dev/common.sh
 ensure_packages
-configure_and_build release
+configure_and_build release "${product[@]}"
 step "bench"
 status=0
 python3 bench/bench.py --build build/release --out build/bench "$@" || status=$?

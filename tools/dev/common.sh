@@ -72,4 +72,7 @@ configure_and_build() {
   NINJA_STATUS='[%f/%t %es] ' cmake --build "build/$preset" -j "$(nproc)" "${targets[@]}" || die "the $preset build failed"
 }
 
+# What is installed on a node, and all that demo and bench need.
+product=(vsocket vsocket-agent vsocket-cni vsocketctl)
+
 mkdir -p build

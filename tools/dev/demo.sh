@@ -6,7 +6,7 @@
 source tools/dev/common.sh
 [[ $# == 0 ]] || die "demo takes no arguments"
 ensure_packages
-configure_and_build release
+configure_and_build release "${product[@]}"
 step "demo"
 status=0
 python3 deploy/demo/demo.py --build build/release || status=$?
