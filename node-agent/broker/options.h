@@ -35,7 +35,7 @@ struct Limits {
 
 // Against RELEASEs that got lost on the way (a shim does not wait for room in the socket's buffer).
 struct SweepOptions {
-  std::uint32_t channels_a_second = 256;  // looked at: each end is one question to the kernel
+  std::uint32_t channels_a_second = 32;  // looked at: each end is one question to the kernel
   // How long the kernel must not know the socket of a living process before its end is taken back. A program may hold a closed socket,
   // which the kernel does not list, and read what is left on the ring: nothing of it is touched, but the agent does not answer for it.
   std::uint64_t missing_ns = 30'000'000'000;
