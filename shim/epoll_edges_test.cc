@@ -22,6 +22,7 @@
 #include <chrono>
 #include <cstdlib>
 #include <ctime>
+#include <fstream>
 #include <memory>
 #include <random>
 #include <string>
@@ -194,8 +195,8 @@ TEST_F(EpollEdgesTest, ALoopIsToldOfAllThatComesAfterAShortReadOrWrite) {
       epoll_event events[4];
       const int count = ::epoll_wait(epoll_.Get(), events, 4, busy ? 0 : kPatienceMs);
       ASSERT_TRUE(busy || count > 0) << "seed " << seed << ": server sent " << ends[0].sent << " of " << ends[0].to_send << ", client got "
-                                     << ends[1].received << "; client sent " << ends[1].sent << " of " << ends[1].to_send
-                                     << ", server got " << ends[0].received;
+                                     << ends[1].received << "; client sent " << ends[1].sent << " of " << ends[1].to_send << ", server got "
+                                     << ends[0].received;
       for (int i = 0; i < count; ++i) {
         End& end = ends[events[i].data.fd == ends[0].fd ? 0 : 1];
         if ((events[i].events & EPOLLIN) != 0) end.readable = true;
@@ -341,6 +342,51 @@ TEST_F(EpollEdgesTest, ALoopIsToldOfAnEndBehindTheLastBytes) {
       } while (got > 0 && mode != 0);
     }
     EXPECT_EQ(received, sizeof bytes);
+  }
+}
+
+bool SleepsInTheKernel(pid_t thread) {
+  std::string word;
+  std::ifstream stat("/proc/" + std::to_string(thread) + "/stat");
+  stat >> word >> word >> word;
+  return word == "S";
+}
+
+// A thread waits for room in the ring while another looks at the connection, and makes the direction leave the ring (as it does where
+// epoll_ring_test.py lets directions flap): there is room by TCP, and neither the kernel nor the peer has anything to tell of it.
+TEST_F(EpollEdgesTest, ASleepingThreadIsToldThatAnotherHasLeftTheRing) {
+  for (int round = 0; round < 5; ++round) {
+    Connect();
+    const int buffer = 1 << 20;
+    ::setsockopt(server_.Get(), SOL_SOCKET, SO_SNDBUF, &buffer, sizeof buffer);
+    WarmUp();
+    Watch(server_.Get(), EPOLLOUT | EPOLLET);
+    const std::vector<std::uint8_t> bytes(1 << 18);
+    std::uint64_t sent = 0;
+    epoll_event event{};
+    do {
+      for (ssize_t now; (now = ::write(server_.Get(), bytes.data(), bytes.size())) > 0;) sent += static_cast<std::uint64_t>(now);
+      ASSERT_EQ(errno, EAGAIN);
+    } while (::epoll_wait(epoll_.Get(), &event, 1, 0) != 0);
+    std::atomic<pid_t> waiter{0};
+    std::atomic<bool> told{false};
+    std::thread thread([&] {
+      epoll_event room{};
+      const auto asked = std::chrono::steady_clock::now();
+      waiter = ::gettid();
+      const int count = ::epoll_wait(epoll_.Get(), &room, 1, kPatienceMs);
+      // Told, not found by the last look when the time is over.
+      told = count == 1 && std::chrono::steady_clock::now() - asked < std::chrono::milliseconds(kPatienceMs / 2);
+    });
+    while (waiter == 0 || !SleepsInTheKernel(waiter)) std::this_thread::yield();
+    pollfd item = {server_.Get(), POLLIN | POLLOUT, 0};
+    for (int look = 0; look < 20000 && item.revents == 0; ++look) ASSERT_GE(::poll(&item, 1, 0), 0);
+    if (item.revents == 0) {  // no other way was taken: room comes with the reader
+      std::vector<std::uint8_t> into(1 << 16);
+      for (; sent > into.size(); sent -= into.size()) ASSERT_TRUE(ReadAll(client_.Get(), into.data(), into.size()));
+    }
+    thread.join();
+    EXPECT_TRUE(told) << "there is room, and nobody was told; round " << round;
   }
 }
 
