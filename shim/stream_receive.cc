@@ -231,10 +231,11 @@ ssize_t TryReceive(SockRef ref, int fd, const struct iovec* parts, int count, in
     if (channel::Available(in) != 0) {
       const ssize_t got = ReceiveByRing(sock, ch, parts, count, flags);
       if (sock->rx.mode == RxMode::kDraining) ConsiderDrained(sock, ch);
+      // A peer that has sent its FIN wants no room: if it has closed, a bell would be answered with a reset.
+      const bool room_to_tell = sock->rx.mode == RxMode::kRing && !sock->fin_seen.load(std::memory_order_relaxed) &&
+                                channel::Available(in) + channel::WritableRoom(in.capacity_log2) <= (1ULL << in.capacity_log2);
       const std::uint32_t waiter =
-          sock->rx.mode == RxMode::kRing && channel::Available(in) + channel::WritableRoom(in.capacity_log2) <= (1ULL << in.capacity_log2)
-              ? channel::TakeWaiter(ch.theirs->space_waiter)
-              : static_cast<std::uint32_t>(channel::kNobody);
+          room_to_tell ? channel::TakeWaiter(ch.theirs->space_waiter) : static_cast<std::uint32_t>(channel::kNobody);
       // What this side has on its way by TCP would go with it if the process died beside an unread bell.
       const bool by_tcp = sock->tx.mode != channel::SwitchSender::Mode::kRing;
       if (by_tcp && sock->rx.mode == RxMode::kRing && channel::Available(in) == 0 && MissingBells(sock, ch) != 0) TakeFrames(sock, fd, ch);

@@ -183,7 +183,9 @@ Readiness Look(SockRef ref, int fd, bool kernel_ready) {
   LookIn(sock, fd, ch, kernel_ready, &ready);
   const int noted = sock->error.load(std::memory_order_relaxed);
   if (noted != 0 && EndError(sock, fd, ch, noted) == 0) sock->only_fin = true;
-  ready.only_fin = sock->only_fin;
+  // A reset behind a FIN is noted by nobody, for no receive returns it. Judged each time: the program may send again, and then it counts.
+  const bool ended = noted == 0 && sock->fin_seen.load(std::memory_order_relaxed) != 0;
+  ready.only_fin = sock->only_fin || (ended && EndError(sock, fd, ch, EPIPE) == 0);
   LookOut(sock, fd, ch, &ready);
   if (sock->rx.mode == RxMode::kRing && sock->tx.mode == TxMode::kTcp) (void)ConsiderGoingUp(sock, ch, 0);
   return ready;
@@ -296,8 +298,8 @@ void SettleBeforeClose(SockRef ref, int fd) {
     Holding tx(sock->tx_lock);
     Channel ch;
     if (!tx.Held() || ref.Stale() || !OpenChannel(sock, &ch) || sock->dead.load(std::memory_order_relaxed) != 0) return;
-    const bool nothing_unread = sock->tx.mode == TxMode::kRing && channel::RefreshRoom(sock->out, *ch.theirs) &&
-                                sock->out.seen_head == sock->out.pos;
+    const bool nothing_unread =
+        sock->tx.mode == TxMode::kRing && channel::RefreshRoom(sock->out, *ch.theirs) && sock->out.seen_head == sock->out.pos;
     if (nothing_unread) return;
     if (IsAbortive(sock, fd)) return;
     ReplayBeforeFin(sock, fd, ch);
