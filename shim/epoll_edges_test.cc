@@ -450,6 +450,59 @@ TEST_F(EpollEdgesTest, RoomThatAKilledWriterIsToldOfResetsNothing) {
   }
 }
 
+// Looks at a connection for longer than a direction may stay on its ring where epoll_ring_test.py lets directions flap.
+void LookForLong(int fd) {
+  pollfd item = {fd, POLLIN, 0};
+  for (int look = 0; look < 20000; ++look) EXPECT_GE(::poll(&item, 1, 0), 0);
+}
+
+// A writer that is killed when its kernel still has much of what it sent, beside a frame that it has never read: where directions flap,
+// the reader's way back to TCP, which comes when all is there that was sent so far. The writer must take it before it sends more.
+TEST_F(EpollEdgesTest, WhatAKilledWriterHasSentByTcpArrives) {
+  for (int round = 0; round < 5; ++round) {
+    Connect();
+    WarmUp();
+    int go[2], done[2];
+    ASSERT_EQ(::pipe2(go, O_CLOEXEC), 0);
+    ASSERT_EQ(::pipe2(done, O_CLOEXEC), 0);
+    const pid_t writer = ::fork();
+    if (writer == 0) {
+      server_ = UniqueFd();
+      SetNonBlocking(client_.Get());
+      const std::vector<std::uint8_t> bytes(1 << 16);
+      std::uint64_t accepted = 0;
+      char byte = 0;
+      LookForLong(client_.Get());
+      // Not for long: all of it must reach the reader's kernel.
+      if (WriteAll(client_.Get(), bytes.data(), 1000) && ::write(done[1], "x", 1) == 1 && ::read(go[0], &byte, 1) == 1) accepted = 1000;
+      for (ssize_t now; (now = ::write(client_.Get(), bytes.data(), bytes.size())) > 0;) accepted += static_cast<std::uint64_t>(now);
+      (void)!::write(done[1], &accepted, sizeof accepted);
+      ::pause();
+    }
+    client_ = UniqueFd();
+    char byte = 0;
+    ASSERT_EQ(::read(done[0], &byte, 1), 1);
+    LookForLong(server_.Get());
+    ASSERT_EQ(::write(go[1], "x", 1), 1);
+    std::uint64_t accepted = 0;
+    ASSERT_EQ(::read(done[0], &accepted, sizeof accepted), static_cast<ssize_t>(sizeof accepted));
+    ::kill(writer, SIGKILL);
+    ASSERT_EQ(::waitpid(writer, nullptr, 0), writer);
+    std::vector<std::uint8_t> bytes(1 << 16);
+    std::uint64_t received = 0;
+    ssize_t got = 0;
+    pollfd item = {server_.Get(), POLLIN, 0};
+    do {
+      ASSERT_EQ(::poll(&item, 1, kPatienceMs), 1);
+      got = ::read(server_.Get(), bytes.data(), bytes.size());
+      if (got > 0) received += static_cast<std::uint64_t>(got);
+    } while (got > 0 || (got < 0 && errno == EAGAIN));
+    EXPECT_EQ(got, 0) << std::strerror(errno);
+    EXPECT_EQ(received, accepted);
+    for (const int fd : {go[0], go[1], done[0], done[1]}) ::close(fd);
+  }
+}
+
 // Waiting in vain costs next to nothing, whatever way the connection took before: by poll, epoll and a blocking call; for bytes, and for
 // room while the peer does not read.
 TEST_F(EpollEdgesTest, NobodySpinsInVain) {

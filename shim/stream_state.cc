@@ -156,6 +156,7 @@ bool Attach(Sock* sock, int fd, const Channel& ch, std::uint64_t sent, std::uint
   ch.mine->head.store(received, std::memory_order_relaxed);
   ch.mine->tail.store(sent, std::memory_order_relaxed);
   ch.mine->tcp_sent.store(sent, std::memory_order_relaxed);
+  ch.mine->tcp_offered.store(sent, std::memory_order_relaxed);
   ch.mine->bells.store(0, std::memory_order_relaxed);
   ch.mine->capacity_log2.store(sock->out.capacity_log2, std::memory_order_relaxed);
   ch.mine->data_waiter.store(channel::kTcpBell, std::memory_order_relaxed);  // whoever waits, knowing us or not, is woken by TCP
@@ -231,10 +232,11 @@ bool PrepareToSleep(SockRef ref, int fd, bool want_in, bool want_out, std::uint3
   if (sock->tx.mode == TxMode::kLeaving) (void)Flush(sock, fd, ch);
   if (sock->tx.mode == TxMode::kLeaving) *kernel_events |= POLLOUT;
   if (want_out && sock->tx.mode == TxMode::kRing) {
-    if (!sock->framed.load(std::memory_order_relaxed) || (!LeaseHolds(ch) && AllSentIsHere(sock, fd, ch))) {
+    if (!sock->framed.load(std::memory_order_relaxed)) {
       (void)StartLeaving(sock, fd, ch);
       return false;
     }
+    if (!LeaseHolds(ch) && LeaveIfAllIsHere(sock, fd, ch)) return false;
     channel::Arm(ch.mine->space_waiter, target);
     if (!channel::RefreshRoom(sock->out, *ch.theirs) || channel::Room(sock->out) >= channel::WritableRoom(sock->out.capacity_log2))
       return false;
