@@ -2,8 +2,9 @@
 // change by compare-and-swap only.
 //
 //   kOpen       nobody is on the ring                       sender: Take -> kTaken
-//   kTaken      the sender is up, or about to be            sender: Leave -> kSwitching; receiver: Shut -> kShut
+//   kTaken      the sender is up, or about to be            sender: Leave, Announce -> kSwitching; receiver: Shut -> kShut
 //   kSwitching  its SWITCH and replay are on the way        sender: EndLeave -> kOpen, Cut -> kCut; receiver: Shut -> kShut
+//               ... or announced                            sender: Withdraw -> kTaken
 //   kCut        a FIN has cut the replay off: it is in the ring only
 //   kShut       the receiver must have TCP                  sender: Leave (SWITCH), Answer, EndLeave -> kAnswered; receiver: Go -> kGone
 //   kGone       the receiver has left, with nothing unread  sender: Leave -> kResumed (no SWITCH); receiver: ComeBack -> kShut
@@ -42,6 +43,12 @@ constexpr std::uint32_t HeldGeneration(std::uint32_t word) {
 
 using Gate = std::atomic<std::uint32_t>;
 
+// The sender has left the ring, whether or not its SWITCH has arrived: it wants no room there any more.
+[[nodiscard]] inline bool SenderHasLeft(const Gate& gate) {
+  const GateKind kind = KindOf(gate.load(std::memory_order_seq_cst));
+  return kind != GateKind::kTaken && kind != GateKind::kShut && kind != GateKind::kGone;
+}
+
 [[nodiscard]] inline bool Change(Gate& gate, std::uint32_t from, std::uint32_t to) {
   return gate.compare_exchange_strong(from, to, std::memory_order_seq_cst);
 }
@@ -76,6 +83,17 @@ using Gate = std::atomic<std::uint32_t>;
     }
   }
   return true;
+}
+
+// Sender, that would leave for reasons of its own: says so first, so that a receiver with payload for TCP takes the SWITCH before it, and
+// then looks whether now is the time. False: the receiver wants it to leave anyway.
+[[nodiscard]] inline bool Announce(Gate& gate, std::uint32_t generation) {
+  return Change(gate, GateWord(GateKind::kTaken, generation), GateWord(GateKind::kSwitching, generation));
+}
+
+// Sender, that has announced it: stays after all. False: the receiver counts on it.
+[[nodiscard]] inline bool Withdraw(Gate& gate, std::uint32_t generation) {
+  return Change(gate, GateWord(GateKind::kSwitching, generation), GateWord(GateKind::kTaken, generation));
 }
 
 // Sender on the way out, that has made sure that nothing but a reset can cut its replay off.

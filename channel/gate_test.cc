@@ -93,6 +93,33 @@ TEST(Gate, ReplayCutOffByAFinIsSeenByAReceiverThatComesLater) {
   EXPECT_EQ(Kind(gate), GateKind::kOpen) << "nothing was cut off after all";
 }
 
+TEST(Gate, ALeaveThatIsAnnouncedMayBeWithdrawn) {
+  Gate gate{0};
+  ASSERT_TRUE(Take(gate, kGeneration));
+  EXPECT_FALSE(SenderHasLeft(gate));
+  ASSERT_TRUE(Announce(gate, kGeneration));
+  EXPECT_TRUE(SenderHasLeft(gate));
+  ASSERT_TRUE(Withdraw(gate, kGeneration));
+  EXPECT_EQ(HeldGeneration(gate.load()), kGeneration);
+  EXPECT_FALSE(SenderHasLeft(gate));
+  ASSERT_TRUE(Announce(gate, kGeneration));
+  EXPECT_TRUE(Leave(gate, kGeneration)) << "a SWITCH is due";
+  EndLeave(gate, kGeneration);
+  EXPECT_EQ(Kind(gate), GateKind::kOpen);
+}
+
+TEST(Gate, ALeaveThatTheReceiverCountsOnIsNotWithdrawn) {
+  Gate gate{0};
+  ASSERT_TRUE(Take(gate, kGeneration));
+  ASSERT_TRUE(Announce(gate, kGeneration));
+  EXPECT_EQ(KindOf(Shut(gate)), GateKind::kSwitching);
+  EXPECT_FALSE(Withdraw(gate, kGeneration));
+  EXPECT_FALSE(SenderHasLeft(gate)) << "it waits for room as long as it has not answered";
+  EXPECT_TRUE(Leave(gate, kGeneration));
+  EXPECT_EQ(Kind(gate), GateKind::kAnswered);
+  EXPECT_TRUE(SenderHasLeft(gate));
+}
+
 // Runs `left` and `right` at the same time on a gate in the state that `begin` makes, many times over.
 template <typename Begin, typename Left, typename Right, typename Check>
 void Race(Begin begin, Left left, Right right, Check check) {
@@ -121,14 +148,12 @@ void Race(Begin begin, Left left, Right right, Check check) {
 TEST(Gate, FinAndLeavingReceiverNeverBothGoFirst) {
   bool cut = false;
   GateKind seen = GateKind::kOpen;
-  Race(
-      [](Gate& gate) { ASSERT_TRUE(Take(gate, kGeneration) && Leave(gate, kGeneration)); },
-      [&](Gate& gate) { cut = Cut(gate, kGeneration); },
-      [&](Gate& gate) { seen = KindOf(Shut(gate)); },
-      [&](Gate& gate) {
-        EXPECT_EQ(cut, seen == GateKind::kCut) << "the receiver knows that the replay was cut off, or the sender that it must not be";
-        EXPECT_EQ(Kind(gate), cut ? GateKind::kCut : GateKind::kShut);
-      });
+  Race([](Gate& gate) { ASSERT_TRUE(Take(gate, kGeneration) && Leave(gate, kGeneration)); },
+       [&](Gate& gate) { cut = Cut(gate, kGeneration); }, [&](Gate& gate) { seen = KindOf(Shut(gate)); },
+       [&](Gate& gate) {
+         EXPECT_EQ(cut, seen == GateKind::kCut) << "the receiver knows that the replay was cut off, or the sender that it must not be";
+         EXPECT_EQ(Kind(gate), cut ? GateKind::kCut : GateKind::kShut);
+       });
 }
 
 TEST(Gate, SenderAndReceiverAgreeWhetherASwitchComes) {

@@ -78,7 +78,8 @@ struct SideWords {
   std::atomic<std::uint32_t> proposal_marker;      // 0..255
   std::atomic<std::uint32_t> finished_generation;  // of the direction it receives: the last generation whose SWITCH it has seen
   std::atomic<std::uint64_t> proposal_start;
-  std::atomic<std::uint64_t> tcp_sent;  // stream position of this side's last payload byte by TCP, while it sends by TCP
+  std::atomic<std::uint64_t> tcp_sent;     // stream position of this side's last payload byte by TCP, while it sends by TCP
+  std::atomic<std::uint64_t> tcp_offered;  // where that will be when the call has returned that is in the kernel now
 };
 
 struct SlotHeader {
@@ -111,7 +112,7 @@ static_assert(sizeof(SideWords) == 384 && offsetof(SideWords, tail) == 0 && offs
               offsetof(SideWords, attached) == 264 && offsetof(SideWords, gate) == 268 && offsetof(SideWords, bells) == 272 &&
               offsetof(SideWords, proposal_generation) == 276 && offsetof(SideWords, proposal_marker) == 280 &&
               offsetof(SideWords, finished_generation) == 284 && offsetof(SideWords, proposal_start) == 288 &&
-              offsetof(SideWords, tcp_sent) == 296);
+              offsetof(SideWords, tcp_sent) == 296 && offsetof(SideWords, tcp_offered) == 304);
 static_assert(sizeof(SlotHeader) == 1024 && offsetof(SlotHeader, epoch) == 0 && offsetof(SlotHeader, revoked) == 4 &&
               offsetof(SlotHeader, side) == 128);
 static_assert(kRingsOffset == 4096 + 64 * 1024 && kRegionBytes == kRingsOffset + 64ULL * 2 * 256 * 1024);

@@ -249,6 +249,7 @@ class Scene {
         words.attached.store(small);
         words.bells.store(small);
         words.tcp_sent.store(value);
+        words.tcp_offered.store(value);
       }
     }
   }

@@ -44,33 +44,67 @@ bool IsAttached(SockRef ref, int fd) {
   return phase == Phase::kAttached;
 }
 
+// What the kernel is to do of a call that began on a ring, when another thread has made the connection leave it meanwhile. A blocking call
+// goes on until it is done, as if nothing had happened.
+class Remainder {
+ public:
+  Remainder(const struct iovec* all, int count, std::size_t done) {
+    message.msg_iov = parts_;
+    const int n = Rest(all, count, done, parts_);
+    message.msg_iovlen = static_cast<std::size_t>(n);
+    for (int i = 0; i < n; ++i) size_ += parts_[i].iov_len;
+    for (int i = 0; i < count; ++i) left_ += all[i].iov_len;
+    left_ -= done;
+  }
+  // Is there more, of too many parts for one attempt?
+  [[nodiscard]] bool GoesOnBehind(ssize_t result) const { return size_ < left_ && result == static_cast<ssize_t>(size_); }
+  struct msghdr message = {};
+
+ private:
+  struct iovec parts_[kParts];
+  std::size_t size_ = 0;
+  std::size_t left_ = 0;
+};
+
 // A receive on `fd`: by the ring if the connection has one, else `plain()`, counted. `plain` returns as libc does.
 template <typename Plain>
 ssize_t ReceiveOr(int fd, const struct iovec* parts, int count, int flags, Plain plain) {
   const SockRef ref = FindSock(fd);
   if (!ref) return plain();
+  std::size_t done = 0;
   for (;;) {
     if (IsAttached(ref, fd)) {
       if (flags & MSG_OOB) return ToProgram(-EINVAL);  // no urgent data is there
       if (flags & MSG_ERRQUEUE) return plain();        // the kernel's queue of errors, not the stream
       if (flags & ~kReceiveOnRing) return ToProgram(-EOPNOTSUPP);
-      const ssize_t got = Receive(ref, fd, parts, count, flags);
-      if (got == kNotAttached) continue;
-      return ToProgram(got);
+      const ssize_t got = Receive(ref, fd, parts, count, flags, &done);
+      if (got != kNotAttached) return ToProgram(got);
+      if (ref.Stale())
+        return done != 0 ? static_cast<ssize_t>(done) : plain();  // closed by another thread: the kernel knows what it is now
+      continue;
     }
     ssize_t got;
+    bool more = false;
     {
       Inside inside(ref.sock->inside_rx);
       // Again, now that we are counted: a grant attached in between would have waited for us.
       if (ref.sock->phase.load(std::memory_order_seq_cst) >= Phase::kAttaching) continue;
-      got = plain();
+      if (done == 0) {
+        got = plain();
+      } else {
+        Remainder rest(parts, count, done);
+        got = ToProgram(Sys(SYS_recvmsg, fd, &rest.message, flags));
+        if (got > 0) done += static_cast<std::size_t>(got);
+        more = rest.GoesOnBehind(got);
+      }
     }
     if (got > 0 && !(flags & (MSG_PEEK | MSG_OOB | MSG_ERRQUEUE))) {
       const int saved = errno;
       NotePlainReceive(ref, fd, got);
       errno = saved;
     }
-    return got;
+    if (more) continue;
+    return done != 0 ? static_cast<ssize_t>(done) : got;
   }
 }
 
@@ -78,21 +112,31 @@ template <typename Plain>
 ssize_t SendOr(int fd, const struct iovec* parts, int count, int flags, Plain plain) {
   const SockRef ref = FindSock(fd);
   if (!ref) return plain();
+  std::size_t done = 0;
   for (;;) {
     if (IsAttached(ref, fd)) {
       if (flags & ~kSendOnRing) {
         LeaveForGood(ref, fd, channel::Reason::kUnsupportedCall);
         return plain();
       }
-      const ssize_t sent = Send(ref, fd, parts, count, flags);
-      if (sent == kNotAttached) continue;
-      return SentToProgram(sent, flags);
+      const ssize_t sent = Send(ref, fd, parts, count, flags, &done);
+      if (sent != kNotAttached) return SentToProgram(sent, flags);
+      if (ref.Stale()) return done != 0 ? static_cast<ssize_t>(done) : plain();
+      continue;
     }
     ssize_t sent;
+    bool more = false;
     {
       Inside inside(ref.sock->inside_tx);
       if (ref.sock->phase.load(std::memory_order_seq_cst) >= Phase::kAttaching) continue;
-      sent = plain();
+      if (done == 0) {
+        sent = plain();
+      } else {
+        Remainder rest(parts, count, done);
+        sent = ToProgram(Sys(SYS_sendmsg, fd, &rest.message, flags | MSG_NOSIGNAL));  // after some bytes EPIPE is the next call's
+        if (sent > 0) done += static_cast<std::size_t>(sent);
+        more = rest.GoesOnBehind(sent);
+      }
     }
     if (sent > 0) {
       const int saved = errno;
@@ -100,7 +144,8 @@ ssize_t SendOr(int fd, const struct iovec* parts, int count, int flags, Plain pl
       NotePlainSend(ref, fd, sent);
       errno = saved;
     }
-    return sent;
+    if (more) continue;
+    return done != 0 ? static_cast<ssize_t>(done) : sent;
   }
 }
 
@@ -173,13 +218,16 @@ constexpr std::size_t kSplicePiece = 16384;
 ssize_t SpliceFromRing(SockRef from, int in, int out, std::size_t size, unsigned flags) {
   char piece[kSplicePiece];
   const struct iovec part = {piece, size < sizeof piece ? size : sizeof piece};
-  const ssize_t seen = Receive(from, in, &part, 1, MSG_PEEK | ((flags & SPLICE_F_NONBLOCK) != 0 ? MSG_DONTWAIT : 0));
+  std::size_t none = 0;
+  const ssize_t seen = Receive(from, in, &part, 1, MSG_PEEK | ((flags & SPLICE_F_NONBLOCK) != 0 ? MSG_DONTWAIT : 0), &none);
   if (seen == kNotAttached) return seen;
   if (seen <= 0) return ToProgram(seen);
   const ssize_t taken = Real().write(out, piece, static_cast<std::size_t>(seen));
   if (taken <= 0) return taken;
+  // In the pipe they are, wherever the connection is by now.
   const struct iovec used = {piece, static_cast<std::size_t>(taken)};
-  return ToProgram(Receive(from, in, &used, 1, MSG_TRUNC | MSG_WAITALL));
+  constexpr int kDiscard = MSG_TRUNC | MSG_WAITALL;
+  return ReceiveOr(in, &used, 1, kDiscard, [&] { return Real().recv(in, piece, used.iov_len, kDiscard); });
 }
 
 // A pipe into a connection on a ring. What was read off the pipe is sent, even if a non-blocking socket makes that wait.
@@ -209,11 +257,26 @@ ssize_t SpliceToRing(int in, int out, std::size_t size, unsigned flags) {
 ssize_t SendFileFd(int out, int in, off_t* offset, size_t size) {
   const SockRef ref = FindSock(out);
   if (!ref) return Real().sendfile(out, in, offset, size);
-  if (IsAttached(ref, out)) {
-    const ssize_t sent = SendFile(ref, out, in, offset, size);
-    if (sent != kNotAttached) return SentToProgram(sent, 0);
+  std::size_t done = 0;
+  for (;;) {
+    if (IsAttached(ref, out)) {
+      const ssize_t sent = SendFile(ref, out, in, offset, size, &done);
+      if (sent != kNotAttached) return SentToProgram(sent, 0);
+      if (!ref.Stale()) continue;
+      return done != 0 ? static_cast<ssize_t>(done) : Real().sendfile(out, in, offset, size);
+    }
+    ssize_t sent;
+    {
+      Inside inside(ref.sock->inside_tx);
+      if (ref.sock->phase.load(std::memory_order_seq_cst) >= Phase::kAttaching) continue;
+      sent = Real().sendfile(out, in, offset, size - done);
+    }
+    const int saved = errno;
+    if (sent > 0) NotePlainSend(ref, out, sent);
+    errno = saved;
+    if (done == 0) return sent;
+    return static_cast<ssize_t>(done) + (sent > 0 ? sent : 0);
   }
-  return SendOr(out, nullptr, 0, 0, [&] { return Real().sendfile(out, in, offset, size); });
 }
 
 }  // namespace

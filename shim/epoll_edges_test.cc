@@ -9,19 +9,24 @@
 #include <semaphore.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/sendfile.h>
 #include <sys/socket.h>
 #include <sys/time.h>
 #include <sys/uio.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
 #include <chrono>
+#include <csignal>
 #include <cstdlib>
+#include <cstring>
 #include <ctime>
+#include <fstream>
 #include <memory>
 #include <random>
 #include <string>
@@ -194,8 +199,8 @@ TEST_F(EpollEdgesTest, ALoopIsToldOfAllThatComesAfterAShortReadOrWrite) {
       epoll_event events[4];
       const int count = ::epoll_wait(epoll_.Get(), events, 4, busy ? 0 : kPatienceMs);
       ASSERT_TRUE(busy || count > 0) << "seed " << seed << ": server sent " << ends[0].sent << " of " << ends[0].to_send << ", client got "
-                                     << ends[1].received << "; client sent " << ends[1].sent << " of " << ends[1].to_send
-                                     << ", server got " << ends[0].received;
+                                     << ends[1].received << "; client sent " << ends[1].sent << " of " << ends[1].to_send << ", server got "
+                                     << ends[0].received;
       for (int i = 0; i < count; ++i) {
         End& end = ends[events[i].data.fd == ends[0].fd ? 0 : 1];
         if ((events[i].events & EPOLLIN) != 0) end.readable = true;
@@ -341,6 +346,160 @@ TEST_F(EpollEdgesTest, ALoopIsToldOfAnEndBehindTheLastBytes) {
       } while (got > 0 && mode != 0);
     }
     EXPECT_EQ(received, sizeof bytes);
+  }
+}
+
+bool SleepsInTheKernel(pid_t thread) {
+  std::string word;
+  std::ifstream stat("/proc/" + std::to_string(thread) + "/stat");
+  stat >> word >> word >> word;
+  return word == "S";
+}
+
+// A thread waits for room in the ring while another looks at the connection, and makes the direction leave the ring (as it does where
+// epoll_ring_test.py lets directions flap): there is room by TCP, and neither the kernel nor the peer has anything to tell of it.
+TEST_F(EpollEdgesTest, ASleepingThreadIsToldThatAnotherHasLeftTheRing) {
+  for (int round = 0; round < 5; ++round) {
+    Connect();
+    const int buffer = 1 << 20;
+    ::setsockopt(server_.Get(), SOL_SOCKET, SO_SNDBUF, &buffer, sizeof buffer);
+    WarmUp();
+    Watch(server_.Get(), EPOLLOUT | EPOLLET);
+    const std::vector<std::uint8_t> bytes(1 << 18);
+    std::uint64_t sent = 0;
+    epoll_event event{};
+    do {
+      for (ssize_t now; (now = ::write(server_.Get(), bytes.data(), bytes.size())) > 0;) sent += static_cast<std::uint64_t>(now);
+      ASSERT_EQ(errno, EAGAIN);
+    } while (::epoll_wait(epoll_.Get(), &event, 1, 0) != 0);
+    std::atomic<pid_t> waiter{0};
+    std::atomic<bool> told{false};
+    std::thread thread([&] {
+      epoll_event room{};
+      const auto asked = std::chrono::steady_clock::now();
+      waiter = ::gettid();
+      const int count = ::epoll_wait(epoll_.Get(), &room, 1, kPatienceMs);
+      // Told, not found by the last look when the time is over.
+      told = count == 1 && std::chrono::steady_clock::now() - asked < std::chrono::milliseconds(kPatienceMs / 2);
+    });
+    while (waiter == 0 || !SleepsInTheKernel(waiter)) std::this_thread::yield();
+    pollfd item = {server_.Get(), POLLIN | POLLOUT, 0};
+    for (int look = 0; look < 20000 && item.revents == 0; ++look) ASSERT_GE(::poll(&item, 1, 0), 0);
+    if (item.revents == 0) {  // no other way was taken: room comes with the reader
+      std::vector<std::uint8_t> into(1 << 16);
+      for (; sent > into.size(); sent -= into.size()) ASSERT_TRUE(ReadAll(client_.Get(), into.data(), into.size()));
+    }
+    thread.join();
+    EXPECT_TRUE(told) << "there is room, and nobody was told; round " << round;
+  }
+}
+
+// Asleep in the kernel, with nothing more to come of it until somebody reads?
+bool HasFilledItsWay(pid_t writer, int reader) {
+  static thread_local int before = -1;
+  int unread = 0;
+  ::ioctl(reader, FIONREAD, &unread);
+  const bool same = unread == before;
+  before = unread;
+  return same && unread != 0 && SleepsInTheKernel(writer);
+}
+
+// A writer that is killed while it waits for room: what the reader tells it of room then meets a closed socket, whose kernel resets. The
+// reader has sent nothing, and is to be told of an end.
+TEST_F(EpollEdgesTest, RoomThatAKilledWriterIsToldOfResetsNothing) {
+  for (int round = 0; round < 8; ++round) {
+    const bool end_seen_first = round % 2 != 0;
+    const std::uint32_t mode = round % 4 < 2 ? 0U : static_cast<std::uint32_t>(EPOLLET);
+    Connect();
+    WarmUp();
+    const pid_t writer = ::fork();
+    if (writer == 0) {
+      server_ = UniqueFd();
+      const std::vector<std::uint8_t> bytes(1 << 24);
+      ::_exit(WriteAll(client_.Get(), bytes.data(), bytes.size()) ? 0 : 1);
+    }
+    client_ = UniqueFd();
+    while (!HasFilledItsWay(writer, server_.Get())) std::this_thread::yield();
+    Watch(server_.Get(), EPOLLIN | EPOLLRDHUP | mode);
+    ::kill(writer, SIGKILL);
+    ASSERT_EQ(::waitpid(writer, nullptr, 0), writer);
+    pollfd item = {server_.Get(), POLLRDHUP, 0};
+    if (end_seen_first) {  // by TCP it is behind the bytes
+      ASSERT_GE(::poll(&item, 1, 0), 0);
+      EXPECT_EQ(item.revents & ~POLLRDHUP, 0);
+    }
+    std::vector<std::uint8_t> bytes(1 << 16);
+    ssize_t got = 0;
+    do {
+      got = ::read(server_.Get(), bytes.data(), bytes.size());
+    } while (got > 0 || (got < 0 && errno == EAGAIN));
+    ASSERT_EQ(got, 0) << std::strerror(errno);
+    epoll_event event{};
+    ASSERT_EQ(::epoll_wait(epoll_.Get(), &event, 1, kPatienceMs), 1);
+    EXPECT_EQ(event.events, static_cast<std::uint32_t>(EPOLLIN | EPOLLRDHUP)) << "round " << round;
+    event.events = 0;  // again, now that the kernel's own news are taken
+    ASSERT_GE(::epoll_wait(epoll_.Get(), &event, 1, 0), mode == 0 ? 1 : 0);
+    EXPECT_EQ(event.events & (EPOLLERR | EPOLLHUP), 0U) << "round " << round;
+    item.events = POLLIN;
+    ASSERT_EQ(::poll(&item, 1, kPatienceMs), 1);
+    EXPECT_EQ(item.revents, POLLIN) << "round " << round;
+    int error = 0;
+    socklen_t size = sizeof error;
+    ASSERT_EQ(::getsockopt(server_.Get(), SOL_SOCKET, SO_ERROR, &error, &size), 0);
+    EXPECT_EQ(error, 0);
+  }
+}
+
+// Looks at a connection for longer than a direction may stay on its ring where epoll_ring_test.py lets directions flap.
+void LookForLong(int fd) {
+  pollfd item = {fd, POLLIN, 0};
+  for (int look = 0; look < 20000; ++look) EXPECT_GE(::poll(&item, 1, 0), 0);
+}
+
+// A writer that is killed when its kernel still has much of what it sent, beside a frame that it has never read: where directions flap,
+// the reader's way back to TCP, which comes when all is there that was sent so far. The writer must take it before it sends more.
+TEST_F(EpollEdgesTest, WhatAKilledWriterHasSentByTcpArrives) {
+  for (int round = 0; round < 5; ++round) {
+    Connect();
+    WarmUp();
+    int go[2], done[2];
+    ASSERT_EQ(::pipe2(go, O_CLOEXEC), 0);
+    ASSERT_EQ(::pipe2(done, O_CLOEXEC), 0);
+    const pid_t writer = ::fork();
+    if (writer == 0) {
+      server_ = UniqueFd();
+      SetNonBlocking(client_.Get());
+      const std::vector<std::uint8_t> bytes(1 << 16);
+      std::uint64_t accepted = 0;
+      char byte = 0;
+      LookForLong(client_.Get());
+      // Not for long: all of it must reach the reader's kernel.
+      if (WriteAll(client_.Get(), bytes.data(), 1000) && ::write(done[1], "x", 1) == 1 && ::read(go[0], &byte, 1) == 1) accepted = 1000;
+      for (ssize_t now; (now = ::write(client_.Get(), bytes.data(), bytes.size())) > 0;) accepted += static_cast<std::uint64_t>(now);
+      (void)!::write(done[1], &accepted, sizeof accepted);
+      ::pause();
+    }
+    client_ = UniqueFd();
+    char byte = 0;
+    ASSERT_EQ(::read(done[0], &byte, 1), 1);
+    LookForLong(server_.Get());
+    ASSERT_EQ(::write(go[1], "x", 1), 1);
+    std::uint64_t accepted = 0;
+    ASSERT_EQ(::read(done[0], &accepted, sizeof accepted), static_cast<ssize_t>(sizeof accepted));
+    ::kill(writer, SIGKILL);
+    ASSERT_EQ(::waitpid(writer, nullptr, 0), writer);
+    std::vector<std::uint8_t> bytes(1 << 16);
+    std::uint64_t received = 0;
+    ssize_t got = 0;
+    pollfd item = {server_.Get(), POLLIN, 0};
+    do {
+      ASSERT_EQ(::poll(&item, 1, kPatienceMs), 1);
+      got = ::read(server_.Get(), bytes.data(), bytes.size());
+      if (got > 0) received += static_cast<std::uint64_t>(got);
+    } while (got > 0 || (got < 0 && errno == EAGAIN));
+    EXPECT_EQ(got, 0) << std::strerror(errno);
+    EXPECT_EQ(received, accepted);
+    for (const int fd : {go[0], go[1], done[0], done[1]}) ::close(fd);
   }
 }
 

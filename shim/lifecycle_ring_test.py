@@ -28,6 +28,8 @@ REASONS = {
     "PassedToAStranger": HANDED_OVER,
     "StdioOnASocket": UNSUPPORTED,
     "OptionsReadBackAsSet": UNSUPPORTED,
+    "ABlockingSendIsWholeThoughTheRingIsLeftMeanwhile": UNSUPPORTED,
+    "AReceiveOfAllIsWholeThoughTheRingIsLeftMeanwhile": UNSUPPORTED,
 }
 ROUNDS = 400 * 64  # what each connection moves before its test begins (lifecycle_test.cc)
 

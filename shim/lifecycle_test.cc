@@ -23,6 +23,8 @@
 #include <cstring>
 #include <memory>
 #include <string>
+#include <thread>
+#include <vector>
 
 #include "base/unique_fd.h"
 #include "shim/testing/lifecycle_peer.h"
@@ -521,6 +523,55 @@ TEST_F(LifecycleTest, OptionsReadBackAsSet) {
   peer_->Tell("send 1");
   EXPECT_EQ(::poll(&item, 1, 10000), 1);
   ::close(fd_);
+}
+
+// A call that only TCP can serve, while another thread is in the middle of a blocking call.
+class LeaveMeanwhile {
+ public:
+  LeaveMeanwhile(int fd, std::uint64_t so_far) : fd_(fd), so_far_(so_far) {}
+  void operator()() const {
+    for (tcp_info info{}; info.tcpi_bytes_acked + info.tcpi_bytes_received < so_far_ + 100000;) {
+      socklen_t size = sizeof info;
+      ASSERT_EQ(::getsockopt(fd_, IPPROTO_TCP, TCP_INFO, &info, &size), 0);
+    }
+    const int low_water = 2;
+    ASSERT_EQ(::setsockopt(fd_, SOL_SOCKET, SO_RCVLOWAT, &low_water, sizeof low_water), 0);
+  }
+
+ private:
+  int fd_;
+  std::uint64_t so_far_;
+};
+
+constexpr std::size_t kLongCall = 64 << 20;  // it takes longer than to leave a ring
+
+TEST_F(LifecycleTest, ABlockingSendIsWholeThoughTheRingIsLeftMeanwhile) {
+  std::vector<std::uint8_t> bytes(kLongCall);
+  for (std::size_t i = 0; i < kLongCall; ++i) bytes[i] = PatternAt(64 * kRounds + i);
+  peer_->Tell("recv " + std::to_string(kLongCall));
+  std::thread leaver(LeaveMeanwhile(fd_, 2 * 64 * kRounds));
+  iovec parts[100];  // more than are looked at in one attempt
+  for (std::size_t i = 0; i < 100; ++i) {
+    const std::size_t from = kLongCall * i / 100;
+    parts[i] = {bytes.data() + from, kLongCall * (i + 1) / 100 - from};
+  }
+  EXPECT_EQ(::writev(fd_, parts, 100), static_cast<ssize_t>(kLongCall));
+  leaver.join();
+  EXPECT_EQ(peer_->Answer(), "ok");
+  ::close(fd_);
+  PeerSees("eof");
+}
+
+TEST_F(LifecycleTest, AReceiveOfAllIsWholeThoughTheRingIsLeftMeanwhile) {
+  std::vector<std::uint8_t> bytes(kLongCall);
+  peer_->Tell("send " + std::to_string(kLongCall));
+  std::thread leaver(LeaveMeanwhile(fd_, 2 * 64 * kRounds));
+  EXPECT_EQ(::recv(fd_, bytes.data(), kLongCall, MSG_WAITALL), static_cast<ssize_t>(kLongCall));
+  leaver.join();
+  EXPECT_EQ(peer_->Answer(), "ok");
+  for (std::size_t i = 0; i < kLongCall; ++i) ASSERT_EQ(bytes[i], PatternAt(64 * kRounds + i)) << i;
+  ::close(fd_);
+  PeerSees("eof");
 }
 
 volatile sig_atomic_t alarms;

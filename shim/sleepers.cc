@@ -2,6 +2,7 @@
 
 #include <sys/eventfd.h>
 
+#include "shim/epoll_set.h"
 #include "shim/family.h"
 #include "shim/own_fds.h"
 #include "shim/process.h"
@@ -130,6 +131,7 @@ void UnregisterSleeper(const Sock* sock, int wake_fd) {
 
 void WakeSleepers(const Sock* sock) {
   if (sock->processes.load(std::memory_order_relaxed) > 1) WakeFamily();
+  if (sock->watched.load(std::memory_order_relaxed) != 0) TellSets(sock);  // the kernel has nothing to tell of it
   const std::uint32_t index = IndexOf(sock);
   const int end = sleepers_end.load(std::memory_order_acquire);
   const std::uint64_t one = 1;

@@ -87,8 +87,10 @@ void NoteKernelEnd(Sock* sock, int error);
   return ch.theirs->bells.load(std::memory_order_seq_cst) - sock->bells_seen;
 }
 
-// An RST makes the peer's kernel drop what it has not sent. Is all that the peer ever sent here, read or still to be read?
+// rx_lock. An RST makes the peer's kernel drop what it has not sent. Is all that the peer ever sent here, read or still to be read? And all
+// that it is about to send?
 [[nodiscard]] bool AllSentIsHere(const Sock* sock, int fd, const Channel& ch);
+[[nodiscard]] bool AllOfferedIsHere(const Sock* sock, int fd, const Channel& ch);
 
 // rx_lock. Judges a noted error: ECONNRESET and EPIPE that only our own frames have caused, at a peer that had read all there was and of
 // which nothing is lost, are a FIN to the program. The errno it is to see; 0: none.
@@ -97,6 +99,10 @@ void NoteKernelEnd(Sock* sock, int error);
 // tx_lock. Leaves the ring: SWITCH, then the replay, as far as TCP takes them now. 0, -EAGAIN (call Flush again) or an error.
 int StartLeaving(Sock* sock, int fd, const Channel& ch);
 int Flush(Sock* sock, int fd, const Channel& ch);
+
+// tx_lock, kRing. StartLeaving for reasons of our own: not while the peer's payload is on its way by TCP. Should the peer die meanwhile,
+// our SWITCH would make its kernel drop what it has not delivered. False: not now.
+bool LeaveIfAllIsHere(Sock* sock, int fd, const Channel& ch);
 
 // tx_lock, kRing. The ring is full and could be bigger, but not while there is something in it: by TCP until it is empty, which also takes
 // as much unread as programs are used to that send before anybody receives. False: it is as big as it gets.
@@ -112,11 +118,12 @@ void EndGuard(Sock* sock, int fd);
 void FinishReplay(SockRef ref, int fd);
 
 // tx_lock. One BELL frame, if this direction is framed. 0 or the kernel's error.
-int Bell(Sock* sock, int fd, const Channel& ch);
+enum class BellFor : std::uint8_t { kData, kRoom };
+int Bell(Sock* sock, int fd, const Channel& ch, BellFor what);
 
 // Rings whoever TakeWaiter named. tx_lock held / not held.
-void RingLocked(Sock* sock, int fd, const Channel& ch, std::uint32_t target);
-void Ring(SockRef ref, int fd, std::uint32_t target);
+void RingLocked(Sock* sock, int fd, const Channel& ch, std::uint32_t target, BellFor what);
+void RingForRoom(SockRef ref, int fd, std::uint32_t target);
 
 // Once in about a millisecond of busy use: the kernel's side of the connection, the lease, the peer's gate, test flaps. tx_lock.
 void LookAround(Sock* sock, int fd, const Channel& ch);

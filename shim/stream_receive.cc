@@ -72,13 +72,24 @@ ssize_t EndOfStream(Sock* sock, int fd, const Channel& ch) {
 
 }  // namespace
 
-bool AllSentIsHere(const Sock* sock, int fd, const Channel& ch) {
-  const std::uint64_t by_tcp = ch.theirs->tcp_sent.load(std::memory_order_acquire);
+namespace {
+
+bool IsHere(const Sock* sock, int fd, std::uint64_t by_tcp) {
   if (by_tcp <= sock->in.pos) return true;
   if (sock->rx.mode == RxMode::kDraining && by_tcp <= sock->rx.drain_until) return true;  // the ring outlives its writer
   int queued = 0;
   Sys(SYS_ioctl, fd, FIONREAD, &queued);
   return by_tcp <= sock->rx.tcp_pos + static_cast<std::uint64_t>(queued);
+}
+
+}  // namespace
+
+bool AllSentIsHere(const Sock* sock, int fd, const Channel& ch) {
+  return IsHere(sock, fd, ch.theirs->tcp_sent.load(std::memory_order_acquire));
+}
+
+bool AllOfferedIsHere(const Sock* sock, int fd, const Channel& ch) {
+  return IsHere(sock, fd, ch.theirs->tcp_offered.load(std::memory_order_acquire));
 }
 
 namespace {
@@ -231,15 +242,16 @@ ssize_t TryReceive(SockRef ref, int fd, const struct iovec* parts, int count, in
     if (channel::Available(in) != 0) {
       const ssize_t got = ReceiveByRing(sock, ch, parts, count, flags);
       if (sock->rx.mode == RxMode::kDraining) ConsiderDrained(sock, ch);
+      // A peer that has sent its FIN wants no room: if it has closed, a bell would be answered with a reset.
+      const bool room_to_tell = sock->rx.mode == RxMode::kRing && !sock->fin_seen.load(std::memory_order_relaxed) &&
+                                channel::Available(in) + channel::WritableRoom(in.capacity_log2) <= (1ULL << in.capacity_log2);
       const std::uint32_t waiter =
-          sock->rx.mode == RxMode::kRing && channel::Available(in) + channel::WritableRoom(in.capacity_log2) <= (1ULL << in.capacity_log2)
-              ? channel::TakeWaiter(ch.theirs->space_waiter)
-              : static_cast<std::uint32_t>(channel::kNobody);
+          room_to_tell ? channel::TakeWaiter(ch.theirs->space_waiter) : static_cast<std::uint32_t>(channel::kNobody);
       // What this side has on its way by TCP would go with it if the process died beside an unread bell.
       const bool by_tcp = sock->tx.mode != channel::SwitchSender::Mode::kRing;
       if (by_tcp && sock->rx.mode == RxMode::kRing && channel::Available(in) == 0 && MissingBells(sock, ch) != 0) TakeFrames(sock, fd, ch);
       rx.Unlock();
-      if (waiter != channel::kNobody) Ring(ref, fd, waiter);
+      if (waiter != channel::kNobody) RingForRoom(ref, fd, waiter);
       return got;
     }
     if (sock->rx.mode == RxMode::kDraining) {

@@ -77,15 +77,35 @@ int ErrorForSender(Sock* sock) {
   return error != 0 ? -static_cast<int>(error) : -EPIPE;
 }
 
+// What was sent by TCP and is not delivered yet goes with a process that dies beside an unread frame: its kernel resets. So payload goes by
+// TCP only when no frame is unread or on its way. The peer, before it sends one that no payload of its own comes with, looks whether ours
+// is on the way (LeaveIfAllIsHere, RingForRoom); we have told of ours before we look here, and one of the two sees the other. A frame that
+// is announced comes at once, unless its sender is off the CPU: that is not waited for.
+void TakeFramesBeforePayload(Sock* sock, int fd, const Channel& ch) {
+  constexpr int kLooks = 64;
+  channel::SleepWakeFence();
+  if (!sock->rx_lock.TryAcquire()) return;  // who receives takes them
+  (void)ConsiderProposal(sock, fd, ch);
+  for (int look = 0; look < kLooks && sock->rx.mode == RxMode::kRing && sock->fin_seen.load(std::memory_order_relaxed) == 0; ++look) {
+    if (MissingBells(sock, ch) == 0 && !channel::SenderHasLeft(ch.mine->gate)) break;
+    if (look != 0) Sys(SYS_sched_yield);
+    TakeFrames(sock, fd, ch);
+  }
+  sock->rx_lock.Release();
+}
+
 ssize_t SendByTcp(Sock* sock, int fd, const Channel& ch, const struct iovec* parts, int count, int flags) {
   struct msghdr message = {};
   message.msg_iov = const_cast<struct iovec*>(parts);
   message.msg_iovlen = static_cast<std::size_t>(count);
-  // Before and after: should this process die in between, the peer must not take the lesser count for all there was (EndError).
-  ch.mine->tcp_sent.store(sock->out.pos + TotalSize(parts, count), std::memory_order_release);
+  ch.mine->tcp_offered.store(sock->out.pos + TotalSize(parts, count), std::memory_order_release);
+  TakeFramesBeforePayload(sock, fd, ch);
+  if (sock->dead.load(std::memory_order_relaxed) == kKilled) return ErrorForSender(sock);
   const long sent = Sys(SYS_sendmsg, fd, &message, (flags & MSG_MORE) | MSG_DONTWAIT | MSG_NOSIGNAL);
   if (sent > 0) sock->out.pos += static_cast<std::uint64_t>(sent);
+  // Should this process die before this, its kernel may drop what it has just taken. Nobody was told yet that it was sent.
   ch.mine->tcp_sent.store(sock->out.pos, std::memory_order_release);  // pairs with the peer's ConsiderGoingUp
+  ch.mine->tcp_offered.store(sock->out.pos, std::memory_order_release);
   return sent;
 }
 
@@ -93,7 +113,7 @@ ssize_t Committed(Sock* sock, int fd, const Channel& ch, std::uint64_t size) {
   channel::Publish(sock->out, *ch.mine, size);
   sock->ring_tx += size;
   const std::uint32_t waiter = channel::TakeWaiter(ch.theirs->data_waiter);
-  if (waiter != channel::kNobody) RingLocked(sock, fd, ch, waiter);
+  if (waiter != channel::kNobody) RingLocked(sock, fd, ch, waiter, BellFor::kData);
   // After TakeWaiter's fence: a receiver that left meanwhile has not seen these bytes.
   if (channel::MustLeave(ch.theirs->gate)) (void)StartLeaving(sock, fd, ch);
   return static_cast<ssize_t>(size);
@@ -150,7 +170,7 @@ ssize_t SettleMode(Sock* sock, int fd, const Channel& ch, std::uint8_t next_byte
   if (sock->tx.mode == TxMode::kTcp) (void)ConsiderGoingUp(sock, ch, next_byte);
   if (sock->tx.mode == TxMode::kRing && sock->fin_seen.load(std::memory_order_relaxed)) {
     // The peer has closed, or half-closed: only TCP can tell which, so each send asks it.
-    const int gone = Bell(sock, fd, ch);
+    const int gone = Bell(sock, fd, ch, BellFor::kData);
     if (gone < 0 && gone != -EAGAIN) return ErrorForSender(sock);
   }
   return 0;
@@ -164,16 +184,24 @@ bool LeaseHolds(const Channel& ch) {
 
 namespace {
 
-// Not while the peer's payload is on its way by TCP: should it close meanwhile, our SWITCH makes its kernel drop what it has not sent.
-bool MayLeaveNow(Sock* sock, int fd, const Channel& ch) {
-  const bool mine = sock->rx_lock.HeldByMe();
-  if (!mine && !sock->rx_lock.TryAcquire()) return false;
-  const bool may = AllSentIsHere(sock, fd, ch);
-  if (!mine) sock->rx_lock.Release();
-  return may;
+// rx_lock
+bool AnnounceIfAllIsHere(Sock* sock, int fd, const Channel& ch) {
+  if (!AllOfferedIsHere(sock, fd, ch)) return false;
+  if (!channel::Announce(ch.theirs->gate, sock->tx.generation)) return true;
+  channel::SleepWakeFence();  // with TakeFramesBeforePayload
+  return AllOfferedIsHere(sock, fd, ch) || !channel::Withdraw(ch.theirs->gate, sock->tx.generation);
 }
 
 }  // namespace
+
+bool LeaveIfAllIsHere(Sock* sock, int fd, const Channel& ch) {
+  const bool mine = sock->rx_lock.HeldByMe();
+  if (!mine && !sock->rx_lock.TryAcquire()) return false;
+  const bool may = AnnounceIfAllIsHere(sock, fd, ch);
+  if (!mine) sock->rx_lock.Release();
+  if (may) (void)StartLeaving(sock, fd, ch);
+  return may;
+}
 
 void LookAround(Sock* sock, int fd, const Channel& ch) {
   sock->look_again = Ticks() + kLookAroundTicks;
@@ -181,10 +209,7 @@ void LookAround(Sock* sock, int fd, const Channel& ch) {
   TrimIdleRings();
   if (sock->tx.mode != TxMode::kRing) return;
   const std::uint64_t flap = GetConfig().flap_ns;
-  if ((!LeaseHolds(ch) || (flap != 0 && MonotonicNs() - sock->up_since_ns > flap)) && MayLeaveNow(sock, fd, ch)) {
-    (void)StartLeaving(sock, fd, ch);
-    return;
-  }
+  if ((!LeaseHolds(ch) || (flap != 0 && MonotonicNs() - sock->up_since_ns > flap)) && LeaveIfAllIsHere(sock, fd, ch)) return;
   // A reset is noticed by a program that only ever sends. Any byte, and EAGAIN, mean that the connection stands.
   std::uint8_t byte = 0;
   const long seen = Sys(SYS_recvfrom, fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT, nullptr, nullptr);
@@ -320,29 +345,31 @@ void FinishReplay(SockRef ref, int fd) {
   }
 }
 
-int Bell(Sock* sock, int fd, const Channel& ch) {
+int Bell(Sock* sock, int fd, const Channel& ch, BellFor what) {
   if (sock->tx.mode != TxMode::kRing || sock->shut_wr.load(std::memory_order_relaxed)) return 0;
   // Counted first: a receiver that leaves waits for those that are on their way, and one that has left gets none (gate.h).
   ch.mine->bells.fetch_add(1, std::memory_order_seq_cst);
   const bool gone = channel::KindOf(ch.theirs->gate.load(std::memory_order_seq_cst)) == channel::GateKind::kGone;
-  long sent = gone ? 0 : SendNow(fd, &sock->tx.marker, 1, 0);
+  // With TakeFramesBeforePayload: who has left the ring has payload for TCP, and wants no room.
+  const bool moot = gone || (what == BellFor::kRoom && channel::SenderHasLeft(ch.mine->gate));
+  long sent = moot ? 0 : SendNow(fd, &sock->tx.marker, 1, 0);
   if (sent == -EAGAIN && !MoreToDeliver(fd)) sent = SendWhenAcknowledged(fd, sock->tx.marker);
   if (sent != 1) ch.mine->bells.fetch_sub(1, std::memory_order_seq_cst);
   return sent < 0 ? NoteSendError(sock, sent) : 0;  // EAGAIN: what is still to be delivered makes the peer's socket readable
 }
 
-void RingLocked(Sock* sock, int fd, const Channel& ch, std::uint32_t target) {
+void RingLocked(Sock* sock, int fd, const Channel& ch, std::uint32_t target, BellFor what) {
   if (sock->dead.load(std::memory_order_relaxed) == kKilled) return;  // nor is the region held any more
   const bool fast = target >= channel::kFirstWakeFd && RingWakeFd(sock, target - channel::kFirstWakeFd);
   CountRing(fast);
-  if (!fast) (void)Bell(sock, fd, ch);
+  if (!fast) (void)Bell(sock, fd, ch, what);
 }
 
-void Ring(SockRef ref, int fd, std::uint32_t target) {
+void RingForRoom(SockRef ref, int fd, std::uint32_t target) {
   Holding tx(ref.sock->tx_lock);
   Channel ch;
   if (!tx.Held() || ref.Stale() || !OpenChannel(ref.sock, &ch)) return;
-  RingLocked(ref.sock, fd, ch, target);
+  RingLocked(ref.sock, fd, ch, target, BellFor::kRoom);
 }
 
 bool RoomAfterAll(SockRef ref) {
@@ -420,9 +447,9 @@ ssize_t TrySendFile(SockRef ref, int fd, int in_fd, off_t* offset, size_t size) 
   if (at < 0) return at;
   const long got = Sys(SYS_pread64, in_fd, piece, size < sizeof piece ? size : sizeof piece, at);
   if (got <= 0) return got;
-  const long sent = SendNow(fd, piece, static_cast<std::size_t>(got), 0);
+  const struct iovec part = {piece, static_cast<std::size_t>(got)};
+  const ssize_t sent = SendByTcp(sock, fd, ch, &part, 1, 0);
   if (sent <= 0) return sent;
-  sock->out.pos += static_cast<std::uint64_t>(sent);
   if (offset != nullptr) *offset += sent;
   if (offset == nullptr) Sys(SYS_lseek, in_fd, at + sent, SEEK_SET);
   return sent;

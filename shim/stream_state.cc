@@ -157,6 +157,7 @@ bool Attach(Sock* sock, int fd, const Channel& ch, std::uint64_t sent, std::uint
   ch.mine->head.store(received, std::memory_order_relaxed);
   ch.mine->tail.store(sent, std::memory_order_relaxed);
   ch.mine->tcp_sent.store(sent, std::memory_order_relaxed);
+  ch.mine->tcp_offered.store(sent, std::memory_order_relaxed);
   ch.mine->bells.store(0, std::memory_order_relaxed);
   ch.mine->capacity_log2.store(sock->out.capacity_log2, std::memory_order_relaxed);
   ch.mine->data_waiter.store(channel::kTcpBell, std::memory_order_relaxed);  // whoever waits, knowing us or not, is woken by TCP
@@ -184,7 +185,9 @@ Readiness Look(SockRef ref, int fd, bool kernel_ready) {
   LookIn(sock, fd, ch, kernel_ready, &ready);
   const int noted = sock->error.load(std::memory_order_relaxed);
   if (noted != 0 && EndError(sock, fd, ch, noted) == 0) sock->only_fin = true;
-  ready.only_fin = sock->only_fin;
+  // A reset behind a FIN is noted by nobody, for no receive returns it. Judged each time: the program may send again, and then it counts.
+  const bool ended = noted == 0 && sock->fin_seen.load(std::memory_order_relaxed) != 0;
+  ready.only_fin = sock->only_fin || (ended && EndError(sock, fd, ch, EPIPE) == 0);
   LookOut(sock, fd, ch, &ready);
   if (sock->rx.mode == RxMode::kRing && sock->tx.mode == TxMode::kTcp) (void)ConsiderGoingUp(sock, ch, 0);
   return ready;
@@ -230,10 +233,11 @@ bool PrepareToSleep(SockRef ref, int fd, bool want_in, bool want_out, std::uint3
   if (sock->tx.mode == TxMode::kLeaving) (void)Flush(sock, fd, ch);
   if (sock->tx.mode == TxMode::kLeaving) *kernel_events |= POLLOUT;
   if (want_out && sock->tx.mode == TxMode::kRing) {
-    if (!sock->framed.load(std::memory_order_relaxed) || (!LeaseHolds(ch) && AllSentIsHere(sock, fd, ch))) {
+    if (!sock->framed.load(std::memory_order_relaxed)) {
       (void)StartLeaving(sock, fd, ch);
       return false;
     }
+    if (!LeaseHolds(ch) && LeaveIfAllIsHere(sock, fd, ch)) return false;
     channel::Arm(ch.mine->space_waiter, target);
     if (!channel::RefreshRoom(sock->out, *ch.theirs) || channel::Room(sock->out) >= channel::WritableRoom(sock->out.capacity_log2))
       return false;
@@ -297,8 +301,8 @@ void SettleBeforeClose(SockRef ref, int fd) {
     Holding tx(sock->tx_lock);
     Channel ch;
     if (!tx.Held() || ref.Stale() || !OpenChannel(sock, &ch) || sock->dead.load(std::memory_order_relaxed) != 0) return;
-    const bool nothing_unread = sock->tx.mode == TxMode::kRing && channel::RefreshRoom(sock->out, *ch.theirs) &&
-                                sock->out.seen_head == sock->out.pos;
+    const bool nothing_unread =
+        sock->tx.mode == TxMode::kRing && channel::RefreshRoom(sock->out, *ch.theirs) && sock->out.seen_head == sock->out.pos;
     if (nothing_unread) return;
     if (IsAbortive(sock, fd)) return;
     ReplayBeforeFin(sock, fd, ch);

@@ -123,8 +123,8 @@ bool StillAttached(SockRef ref) {
   return !ref.Stale() && ref.sock->phase.load(std::memory_order_acquire) == Phase::kAttached;
 }
 
-// iovec arithmetic for partial progress; at most kParts parts are looked at in one attempt, as the kernel would take fewer bytes.
-constexpr int kParts = 64;
+}  // namespace
+
 int Rest(const struct iovec* parts, int count, std::size_t done, struct iovec* rest) {
   int n = 0;
   for (int i = 0; i < count && n < kParts; ++i) {
@@ -140,8 +140,6 @@ int Rest(const struct iovec* parts, int count, std::size_t done, struct iovec* r
   return n;
 }
 
-}  // namespace
-
 void KeepForNextCall(SockRef ref, ssize_t error) {
   if (!ref || (error != -ECONNRESET && error != -ETIMEDOUT && error != -ECONNABORTED)) return;
   if (ref.sock->phase.load(std::memory_order_relaxed) != Phase::kAttached) return;
@@ -149,11 +147,11 @@ void KeepForNextCall(SockRef ref, ssize_t error) {
   NoteReset(ref.sock);
 }
 
-ssize_t Receive(SockRef ref, int fd, const struct iovec* parts, int count, int flags) {
+ssize_t Receive(SockRef ref, int fd, const struct iovec* parts, int count, int flags, std::size_t* progress) {
   std::size_t total = 0;
   for (int i = 0; i < count; ++i) total += parts[i].iov_len;
   const bool whole = (flags & MSG_WAITALL) && !(flags & MSG_PEEK);
-  std::size_t done = 0;
+  std::size_t& done = *progress;
   std::uint64_t deadline = 0;
   bool checked = false;
   for (;;) {
@@ -166,7 +164,7 @@ ssize_t Receive(SockRef ref, int fd, const struct iovec* parts, int count, int f
     }
     const ssize_t got = StillAttached(ref) ? TryReceive(ref, fd, now, n, flags) : kNotAttached;
     if (got == -ENOTSOCK) return NoSocketAnyMore(fd, done);
-    if (got == kNotAttached) return done != 0 ? static_cast<ssize_t>(done) : got;
+    if (got == kNotAttached) return done != 0 && !whole ? static_cast<ssize_t>(done) : got;
     if (got > 0) done += static_cast<std::size_t>(got);
     if (done == total && total != 0) return static_cast<ssize_t>(done);
     if (got > 0 && !whole) {
@@ -185,10 +183,10 @@ ssize_t Receive(SockRef ref, int fd, const struct iovec* parts, int count, int f
   }
 }
 
-ssize_t Send(SockRef ref, int fd, const struct iovec* parts, int count, int flags) {
+ssize_t Send(SockRef ref, int fd, const struct iovec* parts, int count, int flags, std::size_t* progress) {
   std::size_t total = 0;
   for (int i = 0; i < count; ++i) total += parts[i].iov_len;
-  std::size_t done = 0;
+  std::size_t& done = *progress;
   std::uint64_t deadline = 0;
   bool checked = false;
   for (;;) {
@@ -199,7 +197,7 @@ ssize_t Send(SockRef ref, int fd, const struct iovec* parts, int count, int flag
       n = Rest(parts, count, done, rest);
       now = rest;
     }
-    if (!StillAttached(ref)) return done != 0 ? static_cast<ssize_t>(done) : kNotAttached;
+    if (!StillAttached(ref)) return kNotAttached;
     const ssize_t sent = TrySend(ref, fd, now, n, flags);
     if (sent == kNotAttached) continue;
     if (sent == -ENOTSOCK) return NoSocketAnyMore(fd, done);
@@ -218,12 +216,12 @@ ssize_t Send(SockRef ref, int fd, const struct iovec* parts, int count, int flag
   }
 }
 
-ssize_t SendFile(SockRef ref, int fd, int in_fd, off_t* offset, size_t size) {
-  std::size_t done = 0;
+ssize_t SendFile(SockRef ref, int fd, int in_fd, off_t* offset, size_t size, std::size_t* progress) {
+  std::size_t& done = *progress;
   std::uint64_t deadline = 0;
   bool checked = false;
   while (done < size) {
-    if (!StillAttached(ref)) return done != 0 ? static_cast<ssize_t>(done) : kNotAttached;
+    if (!StillAttached(ref)) return kNotAttached;
     const ssize_t sent = TrySendFile(ref, fd, in_fd, offset, size - done);
     if (sent == kNotAttached) continue;
     if (sent > 0) done += static_cast<std::size_t>(sent);

@@ -5,6 +5,7 @@
 #include <sys/types.h>
 #include <sys/uio.h>
 
+#include <cstddef>
 #include <cstdint>
 
 #include "shim/stream.h"
@@ -12,10 +13,15 @@
 namespace vsocket::shim {
 
 // recv/send as the program knows them: waits unless the call or the socket is non-blocking, honours SO_RCVTIMEO/SO_SNDTIMEO, EINTR,
-// SA_RESTART and MSG_WAITALL. Bytes, 0, or -errno. kNotAttached (stream.h).
-ssize_t Receive(SockRef ref, int fd, const struct iovec* parts, int count, int flags);
-ssize_t Send(SockRef ref, int fd, const struct iovec* parts, int count, int flags);
-ssize_t SendFile(SockRef ref, int fd, int in_fd, off_t* offset, size_t size);
+// SA_RESTART and MSG_WAITALL. Bytes, 0, or -errno. kNotAttached (stream.h): the connection has left its channel, perhaps in the middle of
+// this call; `*done` bytes of it are done, and the rest is the kernel's. `*done` is 0 at the first call, and is passed on to the next.
+ssize_t Receive(SockRef ref, int fd, const struct iovec* parts, int count, int flags, std::size_t* done);
+ssize_t Send(SockRef ref, int fd, const struct iovec* parts, int count, int flags, std::size_t* done);
+ssize_t SendFile(SockRef ref, int fd, int in_fd, off_t* offset, size_t size, std::size_t* done);
+
+// What is left of `parts` behind `done` bytes; at most kParts parts are looked at in one attempt, as the kernel would take fewer bytes.
+inline constexpr int kParts = 64;
+int Rest(const struct iovec* parts, int count, std::size_t done, struct iovec* rest);
 
 // An error that came after part of the work was done: the next call reports it, as the kernel keeps it in the socket.
 void KeepForNextCall(SockRef ref, ssize_t error);

@@ -13,7 +13,7 @@
 #include "test/death/futex.h"
 #include "test/torture/stream.h"
 
-enum { kMaxIo = 128 << 10 };
+enum { kMaxIo = 128 << 10, kSlowIo = 4 << 10 };
 
 struct Party {
   const struct RoundPlan* plan;
@@ -36,6 +36,7 @@ struct RoundPlan RoundPlanOf(uint64_t seed, unsigned slot, uint64_t round) {
   plan.both_send = RandomChance(&random, 40);
   plan.kill_after = RandomLog(&random, 4 << 20);
   plan.kill_delay_us = RandomChance(&random, 50) ? 0 : (unsigned)RandomBelow(&random, 1000);
+  plan.slow_survivor = RandomChance(&random, 50);
   return plan;
 }
 
@@ -91,7 +92,8 @@ static void SendOnce(struct Party* party) {
 
 static enum RoundEnd ReceiveOnce(struct Party* party) {
   static unsigned char buffer[kMaxIo];
-  const size_t size = 1 + RandomLog(&party->random, kMaxIo - 1);
+  const bool slow = party->plan->slow_survivor && party->side != party->plan->victim;
+  const size_t size = 1 + RandomLog(&party->random, slow ? kSlowIo : kMaxIo - 1);
   const ssize_t n = RandomChance(&party->random, 50) ? recv(party->fd, buffer, size, 0) : read(party->fd, buffer, size);
   if (n > 0) {
     const size_t right = StreamCheck(party->rx_key, party->rx, buffer, (size_t)n);

@@ -15,6 +15,7 @@ struct RoundPlan {
   uint64_t id;
   unsigned victim;         // side: 0 connector, 1 acceptor
   bool both_send;          // else only the victim sends, and nothing can be unread at its death
+  bool slow_survivor;      // reads little at a time: when the victim dies its kernel still has much to deliver
   uint64_t kill_after;     // bytes that the victim's sends have accepted ...
   unsigned kill_delay_us;  // ... and then so long
 };
