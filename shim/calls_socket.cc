@@ -57,6 +57,8 @@ VSOCKET_INTERPOSE(int, connect, int fd, const struct sockaddr* address, socklen_
   }
   const int result = Real().connect(fd, address, length);
   if (dissolve && result == 0) {  // a socket like new: its next connection starts at zero
+    CountSock(ref.sock);
+    ref.sock->ring_tx = ref.sock->ring_rx = 0;
     ref.sock->plain_tx.store(0, std::memory_order_relaxed);
     ref.sock->plain_rx.store(0, std::memory_order_relaxed);
     ref.sock->phase.store(Phase::kIdle, std::memory_order_relaxed);

@@ -54,14 +54,12 @@ Dropped BeginClose(int fd) {
   SettleRegions();
   ForgetWatches(fd, ref);
   NoFork no_fork;
-  const Dropped dropped = Untrack(fd);
+  const Dropped dropped = Untrack(fd, CountSock);
   if (dropped.last_here) Settle(dropped, fd);
   return dropped;
 }
 
 void EndClose(const Dropped& dropped) {
-  if (!dropped.last_here) return;
-  CountSock(dropped.sock);
   if (dropped.last) FreeSock(dropped.sock);
 }
 
@@ -69,7 +67,7 @@ void ForgetReplaced(int fd) {
   const SockRef ref = FindSock(fd);
   if (!ref) return;
   ForgetWatches(fd, ref);
-  EndClose(Untrack(fd));  // a connection on a standard stream is kernel TCP's: nothing to settle
+  EndClose(Untrack(fd, CountSock));  // a connection on a standard stream is kernel TCP's: nothing to settle
 }
 
 }  // namespace vsocket::shim

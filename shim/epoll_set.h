@@ -117,15 +117,15 @@ class EpollSet {
   Watch* watches_ = nullptr;
   std::uint32_t* hot_ = nullptr;
   std::uint32_t capacity_ = 0, end_ = 0, hot_count_ = 0, rings_ = 0, nested_ = 0, turn_ = 0, free_ = 0;
-  std::atomic<std::uint32_t> sleepers_{0};  // threads between ArmAll and RelaxAll
-  std::atomic<int> kick_fd_{-1};            // in the kernel's set from the first time that a sleeper must be woken by this side
-  int rings_fd_ = -1;                       // the kernel set of connections on rings and of wake objects, in the program's set under tag_
-  std::atomic<bool> told_{false};           // Harvest has found something
+  std::atomic<std::uint32_t> sleepers_{0};   // threads between ArmAll and RelaxAll
+  std::atomic<int> kick_fd_{-1};             // in the kernel's set from the first time that a sleeper must be woken by this side
+  int rings_fd_ = -1;                        // the kernel set of connections on rings and of wake objects, in the program's set under tag_
+  std::atomic<bool> told_{false};            // Harvest has found something
   std::atomic<std::uint32_t> by_others_{0};  // the connection that Tell was about; kNotHot: more than one
   std::uint64_t tag_ = 0;
   std::uint64_t seen_attaches_ = 0;
   std::uint64_t waiter_ = 0;  // names this set among the waiters of wake_fds.h
-  bool in_family_ = false;  // rings_fd_ hears of bells that other processes have taken (family.h)
+  bool in_family_ = false;    // rings_fd_ hears of bells that other processes have taken (family.h)
 };
 
 // The set behind an epoll descriptor, if the shim follows it; made by the first connection added.

@@ -17,7 +17,7 @@ namespace vsocket::shim {
 namespace {
 
 constexpr std::uint64_t kHandOverNs = 10ULL * 1000 * 1000 * 1000;  // how long a hand-over waits for a peer that does not run
-constexpr std::uint64_t kLastFramesNs = 20ULL * 1000 * 1000;               // how long a close waits for a frame that is on its way
+constexpr std::uint64_t kLastFramesNs = 20ULL * 1000 * 1000;       // how long a close waits for a frame that is on its way
 
 void SetOption(int fd, int name, int value) {
   Sys(SYS_setsockopt, fd, IPPROTO_TCP, name, &value, sizeof value);
@@ -155,11 +155,11 @@ class Leaving {
 
   Sock* sock_;
   int fd_;
-  std::uint32_t held_ = 0;        // the generation in which the sender was on the ring
-  bool guarded_ = false;          // ... and leaves it for us
-  bool all_out_ = false;          // it had left before, and its replay was out
-  bool gone_ = false;             // left without the sender
-  bool bells_taken_ = false;      // gone, and no frame is left in the queue
+  std::uint32_t held_ = 0;    // the generation in which the sender was on the ring
+  bool guarded_ = false;      // ... and leaves it for us
+  bool all_out_ = false;      // it had left before, and its replay was out
+  bool gone_ = false;         // left without the sender
+  bool bells_taken_ = false;  // gone, and no frame is left in the queue
 };
 
 }  // namespace

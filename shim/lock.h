@@ -12,7 +12,7 @@ namespace vsocket::shim {
 
 std::uint32_t ThreadId();  // cached per thread
 void ForgetThreadId();     // in the child after fork
-bool SeenOtherThreads();         // more than one thread of this process has been here
+bool SeenOtherThreads();   // more than one thread of this process has been here
 // No thread of this process has that number now. In a vfork child this says nothing of its parent's threads.
 [[nodiscard]] bool ThreadHasEnded(std::uint32_t thread);
 

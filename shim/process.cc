@@ -125,8 +125,8 @@ void TakeOver() {
 void BeforeEnd(Ending ending) {
   if (InVforkChild() || ended.exchange(true, std::memory_order_acq_rel)) return;
   ForEachSock(TakeLastFrames, &ending);
-  DropAllHolds();
   WriteStats(ending == Ending::kExit);  // a shell forks and execs all day, and has no connection to speak of
+  DropAllHolds();
 }
 
 void AfterFailedExec() {

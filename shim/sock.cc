@@ -107,13 +107,15 @@ void TrackCopy(int fd, int copy) {
   table[copy].store(entry, std::memory_order_release);
 }
 
-Dropped Untrack(int fd) {
+Dropped Untrack(int fd, void (*last_here)(Sock* sock)) {
   if (fd < 0 || static_cast<std::uint32_t>(fd) >= kMaxFds || table == nullptr) return {};
   const std::uint32_t entry = table[fd].exchange(0, std::memory_order_acq_rel);
   if (entry == 0) return {};
   const std::uint32_t index = entry & (kMaxSocks - 1);
   Dropped dropped{&socks[index], local_fds[index].fetch_sub(1, std::memory_order_acq_rel) == 1, false};
-  if (dropped.last_here) dropped.last = dropped.sock->processes.fetch_sub(1, std::memory_order_acq_rel) == 1;
+  if (!dropped.last_here) return dropped;
+  last_here(dropped.sock);
+  dropped.last = dropped.sock->processes.fetch_sub(1, std::memory_order_acq_rel) == 1;
   return dropped;
 }
 

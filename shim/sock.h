@@ -125,7 +125,8 @@ struct Dropped {
   bool last_here = false;
   bool last = false;
 };
-Dropped Untrack(int fd);
+// `last_here(sock)` is called while the process still holds it: the last process of all may free it at any moment after that.
+Dropped Untrack(int fd, void (*last_here)(Sock* sock));
 void FreeSock(Sock* sock);
 
 // Around fork, of which one is under way at a time. Before it every connection gains a holder for the child; what other threads open and

@@ -37,7 +37,7 @@ struct Readiness {
   bool out = false;           // a send would not block, and there is room worth a wake-up
   bool in_by_kernel = false;  // the direction is on TCP: ask the kernel
   bool out_by_kernel = false;
-  bool only_fin = false;  // the kernel's ERR and HUP are of a reset that the program is not to see
+  bool only_fin = false;      // the kernel's ERR and HUP are of a reset that the program is not to see
   std::uint64_t in_mark = 0;  // stream position up to which bytes have arrived, by ring or TCP: it grows with each edge for EPOLLET
 };
 Readiness Look(SockRef ref, int fd, bool kernel_ready);

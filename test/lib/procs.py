@@ -188,6 +188,8 @@ def read_stats(path):
             entry = json.loads(line)
             total["processes"] += 1
             for key in counters:
+                if entry.get(key, 0) >= 1 << 63:
+                    raise Failure(f"a counter that has fallen below zero: {line.strip()}")
                 total[key] += entry.get(key, 0)
             for reason, count in entry.get("reasons", {}).items():
                 total["reasons"][reason] = total["reasons"].get(reason, 0) + count
