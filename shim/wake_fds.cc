@@ -17,9 +17,9 @@ namespace {
 
 #define VSOCKET_TLS __attribute__((tls_model("initial-exec"))) thread_local
 
-constexpr std::uint64_t kNoRegion = 0;             // a free place
-constexpr std::uint64_t kGoneRegion = UINT64_MAX;  // the region is unmapped; the waiter may be asleep on the object, and will close it
-constexpr std::uint64_t kNobodysNow = 0;           // a waiter: the object may be taken over
+constexpr std::uint64_t kNoRegion = 0;              // a free place
+constexpr std::uint64_t kGoneRegion = UINT64_MAX;   // the region is unmapped; the waiter may be asleep on the object, and will close it
+constexpr std::uint64_t kNobodysNow = 0;            // a waiter: the object may be taken over
 constexpr std::uint64_t kTryAgainTicks = 20000000;  // about 10 ms
 
 struct Own {
@@ -31,7 +31,7 @@ struct Own {
 };
 struct Peer {
   std::atomic<std::uint64_t> region_id;
-  std::uint32_t side;
+  Relaxed<std::uint32_t> side;                    // published by region_id
   std::atomic<int> fd[channel::kWakeFdsPerSide];  // fd + 1; 0: not known
   std::atomic<bool> asked[channel::kWakeFdsPerSide];
 };
