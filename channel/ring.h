@@ -14,15 +14,16 @@
 
 #include <cstring>
 
+#include "base/relaxed.h"
 #include "base/untrusted.h"
 #include "channel/layout.h"
 
 namespace vsocket::channel {
 
 struct ProducerState {
-  std::uint64_t pos = 0;        // stream position of the next byte: our tail
-  std::uint64_t seen_head = 0;  // the consumer's head when last looked at; never decreases
-  std::uint32_t capacity_log2 = kRingMinLog2;
+  std::uint64_t pos = 0;                                // stream position of the next byte: our tail
+  std::uint64_t seen_head = 0;                          // the consumer's head when last looked at; never decreases
+  Relaxed<std::uint32_t> capacity_log2 = kRingMinLog2;  // also read by who only asks whether there is room
 };
 
 struct ConsumerState {

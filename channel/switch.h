@@ -10,11 +10,15 @@
 //           stream, so it never waits for a replay that a busy sender has not finished.
 //   again   generation g + 1 may be proposed once the receiver has published that it is done with g.
 //
+// The owner of a state machine changes it under a lock; what others guess from without it is Relaxed.
+//
 // A direction is in one generation at a time. Everything in a frame or proposal comes from the peer and is bounded here.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+
+#include "base/relaxed.h"
 
 namespace vsocket::channel {
 
@@ -38,7 +42,7 @@ struct SwitchSender {
     kRing,     // payload by the ring, frames by TCP
     kLeaving,  // SWITCH, and perhaps a replay, is on its way into the TCP socket; then kTcp
   };
-  Mode mode = Mode::kTcp;
+  Relaxed<Mode> mode = Mode::kTcp;
   std::uint8_t marker = 0;
   std::uint8_t frame_sent = 0;  // of `frame`, in kLeaving
   std::uint8_t frame[kSwitchFrameSize] = {};
@@ -48,7 +52,7 @@ struct SwitchSender {
 };
 
 // Whether a next generation may be proposed: the receiver has finished the last one. `finished` is the peer's word.
-[[nodiscard]] constexpr bool MayGoUp(const SwitchSender& s, std::uint32_t finished) {
+[[nodiscard]] inline bool MayGoUp(const SwitchSender& s, std::uint32_t finished) {
   return s.mode == SwitchSender::Mode::kTcp && finished == s.generation;
 }
 
@@ -75,11 +79,11 @@ struct SwitchReceiver {
     kRing,      // payload by the ring; TCP carries frames
     kDraining,  // SWITCH seen: ring bytes below drain_until, then kTcp
   };
-  Mode mode = Mode::kTcp;
+  Relaxed<Mode> mode = Mode::kTcp;
   std::uint8_t marker = 0;
-  std::uint32_t generation = 0;   // the last one entered
-  std::uint64_t tcp_pos = 0;      // stream position of the next payload byte in the TCP receive queue (kTcp, kDraining)
-  std::uint64_t drain_until = 0;  // kDraining: the ring's last tail
+  Relaxed<std::uint32_t> generation = 0;  // the last one entered
+  std::uint64_t tcp_pos = 0;              // stream position of the next payload byte in the TCP receive queue (kTcp, kDraining)
+  std::uint64_t drain_until = 0;          // kDraining: the ring's last tail
 };
 
 // Considers the peer's proposal, loaded after a kernel receive (or peek) of payload that reaches up to stream position `seen_to`.

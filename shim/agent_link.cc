@@ -41,8 +41,8 @@ std::atomic<std::uint64_t> retry_at{0};
 std::atomic<channel::Reason> refusal{channel::Reason::kNoAgent};  // since the last attempt to connect
 std::uint64_t poll_interval = kEagerTicks;
 Pending pending[kMaxPending];
-int pending_count = 0;
-bool was_connected = false;
+Relaxed<int> pending_count = 0;  // read by who only asks whether an answer is due
+Relaxed<bool> was_connected = false;
 Lock reading;       // who reads the line, or replaces it
 Lock pending_lock;  // the table; innermost
 
@@ -299,8 +299,10 @@ bool AskUpgrade(Sock* sock, int fd) {
     if (!connected) return false;
   }
   if (sock->cookie == 0) {
-    int size = sizeof sock->cookie;
-    if (Sys(SYS_getsockopt, fd, SOL_SOCKET, SO_COOKIE, &sock->cookie, &size) != 0) return false;
+    std::uint64_t cookie = 0;
+    int size = sizeof cookie;
+    if (Sys(SYS_getsockopt, fd, SOL_SOCKET, SO_COOKIE, &cookie, &size) != 0) return false;
+    sock->cookie = cookie;
   }
   {
     Holding hold(pending_lock);

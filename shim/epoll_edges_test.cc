@@ -594,5 +594,40 @@ TEST_F(EpollEdgesTest, ThreadsShareASet) {
   EXPECT_FALSE(late) << "a byte was there, threads waited, and none was told; " << answered << " were answered";
 }
 
+// A thread that spins on a set looks at its connections without the set's lock, while others come and go, and the lists of them grow.
+TEST_F(EpollEdgesTest, ConnectionsComeAndGoUnderAThreadThatLooks) {
+  constexpr int kRounds = 100;
+  constexpr int kCopies = 100;
+  Connect();
+  WarmUp();
+  Watch(server_.Get(), EPOLLIN | EPOLLET);
+  std::atomic<int> seen{0};
+  std::thread looker([&] {
+    while (seen != kRounds && !stop_) {
+      epoll_event event{};
+      (void)::epoll_wait(epoll_.Get(), &event, 1, kPatienceMs);
+      for (char byte = 0; ::read(server_.Get(), &byte, 1) == 1;) ++seen;
+    }
+  });
+  bool late = false;
+  for (int round = 0; round < kRounds && !late; ++round) {
+    std::vector<UniqueFd> copies;
+    for (int i = 0; i < kCopies; ++i) {
+      copies.emplace_back(::fcntl(server_.Get(), F_DUPFD_CLOEXEC, 3));
+      Watch(copies.back().Get(), EPOLLIN | EPOLLET);
+    }
+    EXPECT_EQ(::write(client_.Get(), "x", 1), 1);
+    for (auto& copy : copies) {
+      EXPECT_EQ(::epoll_ctl(epoll_.Get(), EPOLL_CTL_DEL, copy.Get(), nullptr), 0);  // a close would not: the file is open elsewhere
+      copy.Reset();
+    }
+    const auto patience = std::chrono::steady_clock::now() + std::chrono::milliseconds(kPatienceMs);
+    while (seen <= round && !late) late = std::chrono::steady_clock::now() > patience;
+  }
+  stop_ = true;
+  looker.join();
+  EXPECT_EQ(seen, kRounds) << "a byte was there, and the thread that waited was not told";
+}
+
 }  // namespace
 }  // namespace vsocket::shim

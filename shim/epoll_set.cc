@@ -48,7 +48,9 @@ std::uint64_t RingChanges() {
 
 void EpollSet::Reset(int new_epfd) {
   epfd = new_epfd;
-  end_ = hot_count_ = rings_ = nested_ = turn_ = free_ = 0;
+  hot_count_.store(0, std::memory_order_relaxed);
+  rings_ = nested_ = 0;
+  end_ = turn_ = free_ = 0;
   in_family_ = false;
   by_others_ = 0;
   sleepers_ = 0;
@@ -62,7 +64,7 @@ void EpollSet::Reset(int new_epfd) {
 
 void EpollSet::Free() {
   for (std::uint32_t id = 0; id < end_; ++id) {
-    Watch& watch = watches_[id];
+    Watch& watch = At(id);
     if (watch.fd >= 0 && watch.armed && watch.ref) AfterSleep(watch.ref);
   }
   GiveBackWakeFdsOf(waiter_);
@@ -71,14 +73,16 @@ void EpollSet::Free() {
   if (rings_fd_ >= 0) DropOwnFd(rings_fd_);
   rings_fd_ = -1;
   // The arrays stay, for the next set in this place: a thread may still be spinning on them.
-  end_ = hot_count_ = rings_ = nested_ = free_ = 0;
+  hot_count_.store(0, std::memory_order_relaxed);
+  rings_ = nested_ = 0;
+  end_ = free_ = 0;
   epfd = -1;
 }
 
 std::uint32_t EpollSet::NewWatch() {
   if (free_ != 0) {
     for (std::uint32_t id = 0; id < end_; ++id) {
-      if (watches_[id].fd >= 0) continue;
+      if (At(id).fd >= 0) continue;
       --free_;
       return id;
     }
@@ -87,15 +91,15 @@ std::uint32_t EpollSet::NewWatch() {
     const std::uint32_t bigger = capacity_ == 0 ? 64 : capacity_ * 2;
     if (bigger > kMaxWatches) return kNotHot;
     auto* watches = static_cast<Watch*>(Pages(bigger * sizeof(Watch)));
-    auto* hot = static_cast<std::uint32_t*>(Pages(bigger * sizeof(std::uint32_t)));
+    auto* hot = static_cast<Relaxed<std::uint32_t>*>(Pages(bigger * sizeof(Relaxed<std::uint32_t>)));
     if (watches == nullptr || hot == nullptr) return kNotHot;
     if (capacity_ != 0) {
       // The old arrays stay mapped: AnythingNew may be reading them. All of them together are no bigger than the new ones.
-      std::memcpy(static_cast<void*>(watches), watches_, capacity_ * sizeof(Watch));
-      std::memcpy(hot, hot_, capacity_ * sizeof(std::uint32_t));
+      std::memcpy(static_cast<void*>(watches), watches_.load(std::memory_order_relaxed), capacity_ * sizeof(Watch));
+      std::memcpy(static_cast<void*>(hot), hot_.load(std::memory_order_relaxed), capacity_ * sizeof(*hot));
     }
-    watches_ = watches;
-    hot_ = hot;
+    watches_.store(watches, std::memory_order_release);
+    hot_.store(hot, std::memory_order_release);
     capacity_ = bigger;
   }
   return end_++;
@@ -104,7 +108,7 @@ std::uint32_t EpollSet::NewWatch() {
 void EpollSet::OnAdd(int fd, SockRef ref, bool nested, const struct epoll_event& event) {
   const std::uint32_t id = NewWatch();
   if (id == kNotHot) return;
-  watches_[id] = {fd, ref, event.events, event.data.u64, 0, 0, 0, 0, 0, kNotHot, false, false, true, nested, false, false};
+  At(id) = {fd, ref, ref.sock, event.events, event.data.u64, 0, 0, 0, 0, 0, kNotHot, false, false, true, nested, false, false};
   SetWatchHint(fd, id);
   if (nested) ++nested_;
   if (ref) ref.sock->watched.store(1, std::memory_order_relaxed);
@@ -113,9 +117,9 @@ void EpollSet::OnAdd(int fd, SockRef ref, bool nested, const struct epoll_event&
 
 std::uint32_t EpollSet::FindWatch(int fd) const {
   const std::uint32_t hint = WatchHint(fd);
-  if (hint < end_ && watches_[hint].fd == fd) return hint;
+  if (hint < end_ && At(hint).fd == fd) return hint;
   for (std::uint32_t id = 0; id < end_; ++id) {
-    if (watches_[id].fd == fd) return id;
+    if (At(id).fd == fd) return id;
   }
   return kNotHot;
 }
@@ -128,8 +132,8 @@ void EpollSet::Renew(Watch& watch) {
 
 int EpollSet::ControlOnRing(int op, int fd, const struct epoll_event* event) {
   const std::uint32_t id = FindWatch(fd);
-  if (id == kNotHot || !watches_[id].on_ring) return 1;
-  Watch& watch = watches_[id];
+  if (id == kNotHot || !At(id).on_ring) return 1;
+  Watch& watch = At(id);
   const bool exclusive = (watch.events & EPOLLEXCLUSIVE) || (event != nullptr && (event->events & EPOLLEXCLUSIVE));
   if (!IsAttached(watch.ref) || exclusive || (event == nullptr && op != EPOLL_CTL_DEL)) {
     watch.dormant ? Drop(id, true) : ToKernel(id);
@@ -160,7 +164,7 @@ int EpollSet::ControlOnRing(int op, int fd, const struct epoll_event* event) {
 void EpollSet::OnModify(int fd, const struct epoll_event& event) {
   const std::uint32_t id = FindWatch(fd);
   if (id == kNotHot) return;
-  Watch& watch = watches_[id];
+  Watch& watch = At(id);
   watch.events = event.events;
   watch.data = event.data.u64;
   watch.disabled = false;
@@ -169,7 +173,7 @@ void EpollSet::OnModify(int fd, const struct epoll_event& event) {
 }
 
 void EpollSet::Drop(std::uint32_t id, bool closing) {
-  Watch& watch = watches_[id];
+  Watch& watch = At(id);
   if (watch.on_ring) {
     --rings_;
     // A duplicate may keep the file, and so our registration, alive after this descriptor is gone.
@@ -192,22 +196,25 @@ void EpollSet::OnDelete(int fd, bool closing) {
 }
 
 void EpollSet::Heat(std::uint32_t id) {
-  Watch& watch = watches_[id];
+  Watch& watch = At(id);
   watch.quiet = 0;
   if (watch.armed && sleepers_ == 0) {
     watch.armed = false;
     AfterSleep(watch.ref);
   }
   if (watch.hot_at != kNotHot) return;
-  watch.hot_at = hot_count_;
-  hot_[hot_count_++] = id;
+  watch.hot_at = HotCount();
+  Hot(watch.hot_at) = id;
+  hot_count_.store(watch.hot_at + 1, std::memory_order_release);
 }
 
 void EpollSet::Cool(std::uint32_t id) {
-  const std::uint32_t at = watches_[id].hot_at;
-  hot_[at] = hot_[--hot_count_];
-  watches_[hot_[at]].hot_at = at;
-  watches_[id].hot_at = kNotHot;
+  const std::uint32_t at = At(id).hot_at;
+  const std::uint32_t last = HotCount() - 1;
+  Hot(at) = Hot(last);
+  At(Hot(at)).hot_at = at;
+  hot_count_.store(last, std::memory_order_release);
+  At(id).hot_at = kNotHot;
 }
 
 // Our set within the program's: readable by the kernel's word when one of ours has news, and until they are taken.
@@ -236,7 +243,7 @@ bool EpollSet::AddToRings(int fd, std::uint32_t events, std::uint32_t id) {
 
 // Without a set of ours the connection stays the kernel's to tell of: whoever waits there is rung by TCP.
 void EpollSet::ToRing(std::uint32_t id) {
-  Watch& watch = watches_[id];
+  Watch& watch = At(id);
   if (!AddToRings(watch.fd, kKernelEvents, id)) return;
   Sys(SYS_epoll_ctl, epfd, EPOLL_CTL_DEL, watch.fd, nullptr);
   watch.on_ring = true;
@@ -251,9 +258,10 @@ void EpollSet::ToRing(std::uint32_t id) {
 }
 
 void EpollSet::ToKernel(std::uint32_t id) {
-  Watch& watch = watches_[id];
+  Watch& watch = At(id);
   struct epoll_event event = {};
-  event.events = watch.disabled ? static_cast<std::uint32_t>(EPOLLONESHOT) : watch.events;
+  event.events = watch.events;
+  if (watch.disabled) event.events = EPOLLONESHOT;
   event.data.u64 = watch.data;
   Sys(SYS_epoll_ctl, epfd, EPOLL_CTL_ADD, watch.fd, &event);
   Sys(SYS_epoll_ctl, rings_fd_, EPOLL_CTL_DEL, watch.fd, nullptr);
@@ -278,8 +286,8 @@ void EpollSet::Harvest() {
         DrainWakesOf(waiter_);
         continue;
       }
-      if (id >= end_ || watches_[id].fd < 0 || !watches_[id].on_ring) continue;
-      Watch& watch = watches_[id];
+      if (id >= end_ || At(id).fd < 0 || !At(id).on_ring) continue;
+      Watch& watch = At(id);
       if (!IsAttached(watch.ref)) {
         watch.dormant ? Drop(id, true) : ToKernel(id);
         continue;
@@ -296,7 +304,7 @@ void EpollSet::Refresh() {
   if (changes == seen_attaches_) return;
   seen_attaches_ = changes;
   for (std::uint32_t id = 0; id < end_; ++id) {
-    Watch& watch = watches_[id];
+    Watch& watch = At(id);
     if (watch.fd < 0 || !watch.ref) continue;
     if (watch.ref.sock->phase.load(std::memory_order_acquire) == Phase::kGranted) ConsiderAttach(watch.ref, watch.fd);
     const bool attached = IsAttached(watch.ref);
@@ -336,14 +344,14 @@ void EpollSet::Fire(Watch& watch) {
 
 int EpollSet::Collect(struct epoll_event* out, int room) {
   int count = 0;
-  const std::uint32_t all = hot_count_;
+  const std::uint32_t all = HotCount();
   told_.store(false, std::memory_order_relaxed);
   HeatTold();
   for (std::uint32_t i = 0; i < all && count < room; ++i) {
-    if (turn_ >= hot_count_) turn_ = 0;
-    if (hot_count_ == 0) break;
-    const std::uint32_t id = hot_[turn_++];
-    Watch& watch = watches_[id];
+    if (turn_ >= HotCount()) turn_ = 0;
+    if (HotCount() == 0) break;
+    const std::uint32_t id = Hot(turn_++);
+    Watch& watch = At(id);
     if (watch.disabled) continue;
     // Nothing changed by the ring since an empty look: do not take locks to find out. Ends and TCP come by the kernel.
     const bool news = watch.fresh || watch.told != 0 || watch.sticky != 0 || ((watch.events & kInEvents) && RingHasData(watch.ref.sock)) ||
@@ -362,7 +370,7 @@ int EpollSet::Collect(struct epoll_event* out, int room) {
   }
   if (count == room) told_.store(true, std::memory_order_relaxed);  // there may be more
   for (std::uint32_t id = 0; nested_ != 0 && id < end_ && count < room; ++id) {
-    Watch& watch = watches_[id];
+    Watch& watch = At(id);
     if (!watch.nested || watch.disabled || watch.fd < 0) continue;
     EpollSet* inner = FindSet(watch.fd);
     if (inner == nullptr || inner == this || !(watch.events & kInEvents)) continue;

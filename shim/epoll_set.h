@@ -20,21 +20,22 @@ namespace vsocket::shim {
 
 struct Watch {
   int fd;
-  SockRef ref;           // null sock: free, or a nested set
-  std::uint32_t events;  // as the program asked
+  SockRef ref;                    // null sock: free, or a nested set
+  Relaxed<Sock*> sock;            // ref.sock, for who looks without the lock
+  Relaxed<std::uint32_t> events;  // as the program asked
   std::uint64_t data;
-  std::uint64_t in_mark;  // EPOLLET: what was reported already
-  std::uint32_t no_room;  // EPOLLET: sends without room (Sock::nospace) after which room was reported
-  std::uint32_t sticky;   // EPOLLHUP, EPOLLERR, EPOLLRDHUP as the kernel reported them
-  std::uint32_t told;     // what the kernel has reported since the last look
-  std::uint32_t quiet;    // looks in a row without news
-  std::uint32_t hot_at;   // place in `hot`, or kNotHot
-  bool on_ring;           // the kernel registration is ours
-  bool disabled;          // EPOLLONESHOT has fired
-  bool fresh;             // just added or modified: the next look reports whatever is ready, edge or not
-  bool nested;            // an epoll set within this one
-  bool armed;             // parked, or prepared for a sleep
-  bool dormant;           // deleted by the program
+  Relaxed<std::uint64_t> in_mark;  // EPOLLET: what was reported already
+  Relaxed<std::uint32_t> no_room;  // EPOLLET: sends without room (Sock::nospace) after which room was reported
+  std::uint32_t sticky;            // EPOLLHUP, EPOLLERR, EPOLLRDHUP as the kernel reported them
+  std::uint32_t told;              // what the kernel has reported since the last look
+  std::uint32_t quiet;             // looks in a row without news
+  std::uint32_t hot_at;            // place in `hot`, or kNotHot
+  bool on_ring;                    // the kernel registration is ours
+  Relaxed<bool> disabled;          // EPOLLONESHOT has fired
+  bool fresh;                      // just added or modified: the next look reports whatever is ready, edge or not
+  bool nested;                     // an epoll set within this one
+  bool armed;                      // parked, or prepared for a sleep
+  bool dormant;                    // deleted by the program
 };
 inline constexpr std::uint32_t kNotHot = UINT32_MAX;
 inline constexpr std::uint32_t kWakeId = 0xfffff;  // as data in our set: a wake object, or the kick
@@ -48,7 +49,7 @@ inline constexpr std::uint32_t kOutEvents = EPOLLOUT | EPOLLWRNORM;
 class EpollSet {
  public:
   Lock lock;
-  int epfd = -1;
+  Relaxed<int> epfd = -1;
 
   void OnAdd(int fd, SockRef ref, bool nested, const struct epoll_event& event);
   // epoll_ctl for a connection on a ring, without the kernel: our registration asks for everything, and one that the program deletes
@@ -110,20 +111,28 @@ class EpollSet {
   void Kick();
   bool MakeKick();
   [[nodiscard]] bool IsReady(Watch& watch);
-  [[nodiscard]] bool WantsRoom(const Watch& watch) const;
+  [[nodiscard]] static bool WantsRoom(const Watch& watch, const Sock* sock);
   std::uint32_t Ready(Watch& watch, bool kernel_ready, std::uint32_t kernel_events);
   void Fire(Watch& watch);
+  // lock. The arrays, and how many of `hot` there are.
+  [[nodiscard]] Watch& At(std::uint32_t id) const { return watches_.load(std::memory_order_relaxed)[id]; }
+  [[nodiscard]] Relaxed<std::uint32_t>& Hot(std::uint32_t at) const { return hot_.load(std::memory_order_relaxed)[at]; }
+  [[nodiscard]] std::uint32_t HotCount() const { return hot_count_.load(std::memory_order_relaxed); }
   void Renew(Watch& watch);
-  Watch* watches_ = nullptr;
-  std::uint32_t* hot_ = nullptr;
-  std::uint32_t capacity_ = 0, end_ = 0, hot_count_ = 0, rings_ = 0, nested_ = 0, turn_ = 0, free_ = 0;
+  // AnythingNew reads the three without the lock, in the opposite order of that in which they grow: what it has counted is in the list that
+  // it then loads, and what the list names is in the array that it loads after that (release and acquire).
+  std::atomic<Watch*> watches_{nullptr};
+  std::atomic<Relaxed<std::uint32_t>*> hot_{nullptr};
+  std::atomic<std::uint32_t> hot_count_{0};
+  std::uint32_t capacity_ = 0, end_ = 0, turn_ = 0, free_ = 0;
+  Relaxed<std::uint32_t> rings_ = 0, nested_ = 0;
   std::atomic<std::uint32_t> sleepers_{0};   // threads between ArmAll and RelaxAll
   std::atomic<int> kick_fd_{-1};             // in the kernel's set from the first time that a sleeper must be woken by this side
   int rings_fd_ = -1;                        // the kernel set of connections on rings and of wake objects, in the program's set under tag_
   std::atomic<bool> told_{false};            // Harvest has found something
   std::atomic<std::uint32_t> by_others_{0};  // the connection that Tell was about; kNotHot: more than one
   std::uint64_t tag_ = 0;
-  std::uint64_t seen_attaches_ = 0;
+  Relaxed<std::uint64_t> seen_attaches_ = 0;
   std::uint64_t waiter_ = 0;  // names this set among the waiters of wake_fds.h
   bool in_family_ = false;    // rings_fd_ hears of bells that other processes have taken (family.h)
 };

@@ -13,27 +13,29 @@
 namespace vsocket::shim {
 
 // For EPOLLET room is news only after a send that found none.
-bool EpollSet::WantsRoom(const Watch& watch) const {
+bool EpollSet::WantsRoom(const Watch& watch, const Sock* sock) {
   if ((watch.events & kOutEvents) == 0) return false;
-  return (watch.events & EPOLLET) == 0 || watch.ref.sock->nospace.load(std::memory_order_relaxed) != watch.no_room;
+  return (watch.events & EPOLLET) == 0 || sock->nospace.load(std::memory_order_relaxed) != watch.no_room;
 }
 
 bool EpollSet::AnythingNew() const {
   if (told_.load(std::memory_order_relaxed) || by_others_.load(std::memory_order_relaxed) != 0) return true;
-  for (std::uint32_t i = 0; i < hot_count_; ++i) {
-    const Watch& watch = watches_[hot_[i]];
-    if (watch.disabled) continue;
-    if ((watch.events & kInEvents) && RingHasData(watch.ref.sock) &&
-        (!(watch.events & EPOLLET) || watch.in_mark < RingTail(watch.ref.sock)))
-      return true;
-    if (WantsRoom(watch) && RingHasRoom(watch.ref.sock)) return true;
+  const std::uint32_t count = hot_count_.load(std::memory_order_acquire);
+  const Relaxed<std::uint32_t>* hot = hot_.load(std::memory_order_acquire);
+  for (std::uint32_t i = 0; i < count; ++i) {
+    const std::uint32_t id = hot[i];
+    const Watch& watch = watches_.load(std::memory_order_acquire)[id];
+    const Sock* sock = watch.sock;
+    if (sock == nullptr || watch.disabled) continue;  // none: another thread has just taken it out
+    if ((watch.events & kInEvents) && RingHasData(sock) && (!(watch.events & EPOLLET) || watch.in_mark < RingTail(sock))) return true;
+    if (WantsRoom(watch, sock) && RingHasRoom(sock)) return true;
   }
   return false;
 }
 
 // Leaves a quiet connection to the kernel: from now on its bell wakes the set.
 bool EpollSet::Park(std::uint32_t id) {
-  Watch& watch = watches_[id];
+  Watch& watch = At(id);
   if (!Arm(watch, channel::kTcpBell)) {
     watch.armed = false;
     watch.quiet = 0;
@@ -48,7 +50,7 @@ bool EpollSet::Park(std::uint32_t id) {
 bool EpollSet::Arm(Watch& watch, std::uint32_t target) {
   if (watch.armed) AfterSleep(watch.ref);  // one count a set, however many threads sleep
   watch.armed = true;
-  const bool want_out = WantsRoom(watch);
+  const bool want_out = WantsRoom(watch, watch.ref.sock);
   short events = 0;
   if (PrepareToSleep(watch.ref, watch.fd, watch.events & kInEvents, want_out, target, &events)) return true;
   // For an edge already reported there is nothing to do, but the waiter word must stay armed for what comes after it.
@@ -58,12 +60,12 @@ bool EpollSet::Arm(Watch& watch, std::uint32_t target) {
 
 bool EpollSet::ArmHot() {
   bool quiet = true;
-  for (std::uint32_t i = 0; i < hot_count_ && quiet; ++i) {
-    Watch& watch = watches_[hot_[i]];
+  for (std::uint32_t i = 0; i < HotCount() && quiet; ++i) {
+    Watch& watch = At(Hot(i));
     if (!watch.disabled) quiet = Arm(watch, WakeTargetOf(watch.ref.sock, waiter_));
   }
   for (std::uint32_t id = 0; nested_ != 0 && id < end_; ++id) {
-    Watch& watch = watches_[id];
+    Watch& watch = At(id);
     EpollSet* inner = watch.nested ? FindSet(watch.fd) : nullptr;
     if (inner == nullptr || inner == this) continue;
     Holding hold(inner->lock);
@@ -97,7 +99,7 @@ void EpollSet::HeatTold() {
   if (by_others_.load(std::memory_order_relaxed) == 0) return;
   const std::uint32_t told = by_others_.exchange(0, std::memory_order_seq_cst);
   for (std::uint32_t id = 0; id < end_; ++id) {
-    const Watch& watch = watches_[id];
+    const Watch& watch = At(id);
     if (watch.fd < 0 || !watch.on_ring || watch.dormant || watch.hot_at != kNotHot) continue;
     if (told == kNotHot || told == IndexOf(watch.ref.sock)) Heat(id);
   }
@@ -112,14 +114,14 @@ void EpollSet::WakeForChange() {
 
 void EpollSet::RelaxAll() {
   if (sleepers_ == 0 || --sleepers_ != 0) return;
-  for (std::uint32_t i = 0; i < hot_count_; ++i) {
-    Watch& watch = watches_[hot_[i]];
+  for (std::uint32_t i = 0; i < HotCount(); ++i) {
+    Watch& watch = At(Hot(i));
     if (!watch.armed) continue;
     watch.armed = false;
     AfterSleep(watch.ref);
   }
   for (std::uint32_t id = 0; nested_ != 0 && id < end_; ++id) {
-    Watch& watch = watches_[id];
+    Watch& watch = At(id);
     EpollSet* inner = watch.nested && watch.armed ? FindSet(watch.fd) : nullptr;
     if (inner == nullptr || inner == this) continue;
     watch.armed = false;
@@ -136,9 +138,11 @@ void EpollSet::WakeOthers() {
 // are made again from the watches.
 void EpollSet::Inherit() {
   sleepers_ = 0;
-  hot_count_ = rings_ = nested_ = free_ = 0;
+  hot_count_.store(0, std::memory_order_relaxed);
+  rings_ = nested_ = 0;
+  free_ = 0;
   for (std::uint32_t id = 0; id < end_; ++id) {
-    Watch& watch = watches_[id];
+    Watch& watch = At(id);
     watch.armed = false;
     watch.hot_at = kNotHot;
     if (watch.fd < 0) {
@@ -189,12 +193,12 @@ bool EpollSet::IsReady() {
   Refresh();
   Harvest();
   HeatTold();
-  for (std::uint32_t i = 0; i < hot_count_; ++i) {
-    if (IsReady(watches_[hot_[i]])) return true;
+  for (std::uint32_t i = 0; i < HotCount(); ++i) {
+    if (IsReady(At(Hot(i)))) return true;
   }
   for (std::uint32_t id = 0; nested_ != 0 && id < end_; ++id) {
-    EpollSet* inner = watches_[id].nested && !watches_[id].disabled ? FindSet(watches_[id].fd) : nullptr;
-    if (inner == nullptr || inner == this || (watches_[id].events & kInEvents) == 0) continue;
+    EpollSet* inner = At(id).nested && !At(id).disabled ? FindSet(At(id).fd) : nullptr;
+    if (inner == nullptr || inner == this || (At(id).events & kInEvents) == 0) continue;
     Holding hold(inner->lock);
     if (hold.Held() && inner->IsReady()) return true;
   }

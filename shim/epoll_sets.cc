@@ -17,26 +17,37 @@ constexpr int kMaxFds = 1 << 20;
 
 EpollSet sets[kMaxSets];
 std::atomic<int> sets_end{0};
-std::atomic<std::uint16_t>* by_fd = nullptr;  // index + 1
-std::atomic<std::uint32_t>* hints = nullptr;
+// release: the tables are there
+std::atomic<std::atomic<std::uint16_t>*> by_fd_table{nullptr};  // index + 1
+std::atomic<std::atomic<std::uint32_t>*> hints_table{nullptr};
 std::atomic<std::int32_t> users[kMaxSets];  // descriptors that name the set
 Lock making;
 
+std::atomic<std::uint16_t>* ByFd() {
+  return by_fd_table.load(std::memory_order_acquire);
+}
+
+std::atomic<std::uint32_t>* Hints() {
+  return hints_table.load(std::memory_order_acquire);
+}
+
+// making
 bool HaveTable() {
-  if (by_fd != nullptr) return true;
-  const std::size_t size = kMaxFds * (sizeof(*by_fd) + sizeof(*hints));
+  if (ByFd() != nullptr) return true;
+  const std::size_t size = kMaxFds * (sizeof(*ByFd()) + sizeof(*Hints()));
   const long at = Sys(SYS_mmap, nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (at < 0 && at > -4096) return false;
-  hints = reinterpret_cast<std::atomic<std::uint32_t>*>(at);
-  by_fd = reinterpret_cast<std::atomic<std::uint16_t>*>(at + static_cast<long>(kMaxFds * sizeof(*hints)));
+  hints_table.store(reinterpret_cast<std::atomic<std::uint32_t>*>(at), std::memory_order_release);
+  const long behind = at + static_cast<long>(kMaxFds * sizeof(*Hints()));
+  by_fd_table.store(reinterpret_cast<std::atomic<std::uint16_t>*>(behind), std::memory_order_release);
   return true;
 }
 
 }  // namespace
 
 EpollSet* FindSet(int epfd) {
-  if (by_fd == nullptr || static_cast<unsigned>(epfd) >= kMaxFds) return nullptr;
-  const std::uint16_t entry = by_fd[epfd].load(std::memory_order_acquire);
+  if (ByFd() == nullptr || static_cast<unsigned>(epfd) >= kMaxFds) return nullptr;
+  const std::uint16_t entry = ByFd()[epfd].load(std::memory_order_acquire);
   return entry == 0 ? nullptr : &sets[entry - 1];
 }
 
@@ -53,7 +64,7 @@ EpollSet* MakeSet(int epfd) {
     Holding inside(sets[i].lock);
     sets[i].Reset(epfd);
     if (i >= sets_end.load(std::memory_order_relaxed)) sets_end.store(i + 1, std::memory_order_release);
-    by_fd[epfd].store(static_cast<std::uint16_t>(i + 1), std::memory_order_release);
+    ByFd()[epfd].store(static_cast<std::uint16_t>(i + 1), std::memory_order_release);
     return &sets[i];
   }
   return nullptr;
@@ -73,9 +84,9 @@ EpollSet* MakeSetIfEpoll(int fd) {
 }
 
 void DropSet(int epfd) {
-  if (by_fd == nullptr || static_cast<unsigned>(epfd) >= kMaxFds) return;
+  if (ByFd() == nullptr || static_cast<unsigned>(epfd) >= kMaxFds) return;
   Holding hold(making);  // a place that seems free before it is would be freed under its next owner
-  const std::uint16_t entry = by_fd[epfd].exchange(0, std::memory_order_acq_rel);
+  const std::uint16_t entry = ByFd()[epfd].exchange(0, std::memory_order_acq_rel);
   if (entry == 0 || users[entry - 1].fetch_sub(1, std::memory_order_acq_rel) != 1) return;
   EpollSet& set = sets[entry - 1];
   Holding inside(set.lock);
@@ -91,11 +102,11 @@ void ForgetSets(unsigned first, unsigned last) {
 }
 
 void CopySet(int epfd, int copy) {
-  if (by_fd == nullptr || static_cast<unsigned>(epfd) >= kMaxFds || static_cast<unsigned>(copy) >= kMaxFds) return;
-  const std::uint16_t entry = by_fd[epfd].load(std::memory_order_acquire);
+  if (ByFd() == nullptr || static_cast<unsigned>(epfd) >= kMaxFds || static_cast<unsigned>(copy) >= kMaxFds) return;
+  const std::uint16_t entry = ByFd()[epfd].load(std::memory_order_acquire);
   if (entry == 0) return;
   users[entry - 1].fetch_add(1, std::memory_order_relaxed);
-  by_fd[copy].store(entry, std::memory_order_release);
+  ByFd()[copy].store(entry, std::memory_order_release);
 }
 
 void RefreshSets() {
@@ -127,11 +138,11 @@ void InheritSets() {
 }
 
 std::uint32_t WatchHint(int fd) {
-  return hints != nullptr && static_cast<unsigned>(fd) < kMaxFds ? hints[fd].load(std::memory_order_relaxed) : 0;
+  return Hints() != nullptr && static_cast<unsigned>(fd) < kMaxFds ? Hints()[fd].load(std::memory_order_relaxed) : 0;
 }
 
 void SetWatchHint(int fd, std::uint32_t id) {
-  if (hints != nullptr && static_cast<unsigned>(fd) < kMaxFds) hints[fd].store(id, std::memory_order_relaxed);
+  if (Hints() != nullptr && static_cast<unsigned>(fd) < kMaxFds) Hints()[fd].store(id, std::memory_order_relaxed);
 }
 
 void ForgetWatches(int fd, SockRef ref) {

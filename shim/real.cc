@@ -16,7 +16,7 @@ extern "C" __attribute__((weak)) int dl_iterate_phdr(int (*visit)(struct dl_phdr
 namespace vsocket::shim {
 
 RealCalls real_calls;
-bool ready;
+std::atomic<bool> ready{false};
 
 namespace {
 

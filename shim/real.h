@@ -13,6 +13,7 @@
 #include <sys/uio.h>
 #include <termios.h>
 
+#include <atomic>
 #include <cstdarg>
 #include <cstdio>
 
@@ -25,14 +26,14 @@ struct RealCalls {
 };
 
 extern RealCalls real_calls;
-extern bool ready;
+extern std::atomic<bool> ready;  // release: the pointers are there; whoever sees it may call
 
 // Loads configuration, finds the real functions and makes the arena; once, before anything else. Safe to call from any interposer:
 // another library's constructor may come before ours.
 void Start();
 
 inline const RealCalls& Real() {
-  if (__builtin_expect(!ready, 0)) Start();
+  if (__builtin_expect(!ready.load(std::memory_order_acquire), 0)) Start();
   return real_calls;
 }
 

@@ -14,11 +14,11 @@ namespace {
 constexpr int kMaxRegions = 4096;
 
 struct Mapped {
-  std::byte* base;
-  std::byte* spare;  // address range of a region that is gone: kept mapped (to nothing), for the next one in this place
-  std::uint64_t id;
-  int memfd;
-  bool inherited;  // mapped before a fork that made this process
+  std::atomic<std::byte*> base;  // release, last of all: pairs with OpenChannel, which takes no lock
+  std::byte* spare;              // address range of a region that is gone: kept mapped (to nothing), for the next one in this place
+  Relaxed<std::uint64_t> id;
+  Relaxed<int> memfd;
+  Relaxed<bool> inherited;  // mapped before a fork that made this process
   std::atomic<std::int32_t> users;
 };
 
@@ -30,17 +30,22 @@ struct Nothing {
 
 Mapped regions[kMaxRegions];
 int used_end;
-std::atomic<std::uint16_t>* holds;  // for each Sock the region that it holds in this process: index + 1; 0: none
+std::atomic<std::atomic<std::uint16_t>*> holds;  // for each Sock the region that it holds in this process: index + 1; 0: none
 alignas(Nothing) std::byte nothing[sizeof(Nothing)];
 Lock table_lock;
 static_assert(kMaxRegions < UINT16_MAX);
 
+std::atomic<std::uint16_t>* Holds() {
+  return holds.load(std::memory_order_acquire);
+}
+
+// table_lock
 bool HaveHolds() {
-  if (holds != nullptr) return true;
-  const std::size_t size = kMaxSocks * sizeof(*holds);
+  if (Holds() != nullptr) return true;
+  const std::size_t size = kMaxSocks * sizeof(*Holds());
   const long at = Sys(SYS_mmap, nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (at < 0 && at > -4096) return false;
-  holds = reinterpret_cast<std::atomic<std::uint16_t>*>(at);
+  holds.store(reinterpret_cast<std::atomic<std::uint16_t>*>(at), std::memory_order_release);
   return true;
 }
 
@@ -90,11 +95,11 @@ int AddRegion(std::uint64_t region_id, int memfd) {
   }
   if (index == used_end) ++used_end;
   regions[index].spare = nullptr;
-  regions[index].base = base;
   regions[index].id = region_id;
   regions[index].memfd = KeepOwnFd(memfd);
   regions[index].inherited = false;
   regions[index].users.store(0, std::memory_order_relaxed);
+  regions[index].base.store(base, std::memory_order_release);
   return index;
 }
 
@@ -116,7 +121,7 @@ bool OpenChannel(const Sock* sock, Channel* channel) {
   }
   if (sock->region >= kMaxRegions || sock->slot >= channel::kSlots || sock->side > 1) return false;
   const Mapped& region = regions[sock->region];
-  std::byte* const base = __atomic_load_n(&region.base, __ATOMIC_ACQUIRE);
+  std::byte* const base = region.base.load(std::memory_order_acquire);
   if (base == nullptr || region.id != sock->region_id) return false;
   channel->region = reinterpret_cast<channel::RegionHeader*>(base);
   channel->slot = reinterpret_cast<channel::SlotHeader*>(base + channel::SlotOffset(sock->slot));
@@ -130,7 +135,7 @@ bool OpenChannel(const Sock* sock, Channel* channel) {
 int RegionMemory(const Sock* sock) {
   if (sock->region >= kMaxRegions) return -1;
   const Mapped& region = regions[sock->region];
-  return region.base != nullptr && region.id == sock->region_id ? region.memfd : -1;
+  return region.base != nullptr && region.id == sock->region_id ? static_cast<int>(region.memfd) : -1;
 }
 
 bool MappedBeforeFork(const Sock* sock) {
@@ -141,17 +146,17 @@ bool MappedBeforeFork(const Sock* sock) {
 
 void HoldRegion(const Sock* sock) {
   HoldRegionAt(sock->region);
-  const std::uint16_t before = holds[IndexOf(sock)].exchange(static_cast<std::uint16_t>(sock->region + 1), std::memory_order_acq_rel);
+  const std::uint16_t before = Holds()[IndexOf(sock)].exchange(static_cast<std::uint16_t>(sock->region + 1), std::memory_order_acq_rel);
   // Another process of the family brought the connection down, and this one has not noticed.
   if (before != 0) LetGoRegionAt(before - 1u, regions[before - 1].id);
 }
 
 bool HoldsRegion(const Sock* sock) {
-  return holds != nullptr && holds[IndexOf(sock)].load(std::memory_order_relaxed) != 0;
+  return Holds() != nullptr && Holds()[IndexOf(sock)].load(std::memory_order_relaxed) != 0;
 }
 
 void LetGoRegion(const Sock* sock) {
-  const std::uint16_t held = holds != nullptr ? holds[IndexOf(sock)].exchange(0, std::memory_order_acq_rel) : 0;
+  const std::uint16_t held = Holds() != nullptr ? Holds()[IndexOf(sock)].exchange(0, std::memory_order_acq_rel) : 0;
   if (held != 0) LetGoRegionAt(held - 1u, sock->region_id);
 }
 

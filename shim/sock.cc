@@ -2,8 +2,6 @@
 
 #include <sys/mman.h>
 
-#include <new>
-
 #include "shim/sys.h"
 
 namespace vsocket::shim {
@@ -56,6 +54,33 @@ void NoteFd(int fd) {
   }
 }
 
+// A new connection in an old place. The locks stay: a thread that found the last connection here may hold one, to see that it is too late,
+// and would otherwise let go of somebody else's. For the same reason nothing is built anew in place: atomics are stored to.
+void Renew(Sock& sock) {
+  static_assert(sizeof(Sock) == 320, "what was added to Sock belongs here");
+  constexpr auto kOrder = std::memory_order_relaxed;  // published by the table
+  const Holding rx(sock.rx_lock);
+  const Holding tx(sock.tx_lock);
+  for (auto* flag : {&sock.fin_seen, &sock.framed, &sock.shut_rd, &sock.shut_wr, &sock.last_was_rx, &sock.shim_waits, &sock.dead,
+                     &sock.watched, &sock.nodelay, &sock.cork}) {
+    flag->store(0, kOrder);
+  }
+  for (auto* word : {&sock.error, &sock.pinned, &sock.denied}) word->store(0, kOrder);
+  for (auto* count : {&sock.nospace, &sock.inside_tx, &sock.inside_rx, &sock.turns, &sock.sleepers}) count->store(0, kOrder);
+  for (auto* bytes : {&sock.plain_tx, &sock.plain_rx}) bytes->store(0, kOrder);
+  sock.only_fin = sock.outgrown = sock.grown = sock.guarded = false;
+  sock.bells_seen = 0;
+  sock.in = {};
+  sock.rx = {};
+  sock.up_attempts = 0;
+  sock.out = {};
+  sock.tx = {};
+  sock.linger[0] = sock.linger[1] = 0;
+  sock.up_since_ns = sock.idle_at = sock.look_again = sock.ring_tx = sock.ring_rx = 0;
+  sock.cookie = sock.region_id = sock.ask_at_ns = sock.ask_after = 0;
+  sock.region = sock.slot = sock.epoch = sock.side = 0;
+}
+
 }  // namespace
 
 bool InitSocks() {
@@ -86,12 +111,11 @@ Sock* TrackNew(int fd, Phase phase, bool initiator) {
   if (index == 0) return nullptr;
   Sock* sock = &socks[index];
   const std::uint32_t generation = sock->generation.load(std::memory_order_relaxed);
-  new (sock) Sock();
-  sock->generation.store(generation, std::memory_order_relaxed);
+  Renew(*sock);
   sock->processes.store(1, std::memory_order_relaxed);
   sock->initiator.store(initiator, std::memory_order_relaxed);
   sock->phase.store(phase, std::memory_order_relaxed);
-  local_fds[index].store(1, std::memory_order_relaxed);
+  local_fds[index].store(1, std::memory_order_release);  // pairs with IsHeldHere
   NoteFd(fd);
   table[fd].store(Entry(index, generation), std::memory_order_release);
   return sock;
@@ -151,7 +175,7 @@ std::uint32_t EndOfArena() {
 }
 
 bool IsHeldHere(std::uint32_t index) {
-  return local_fds[index].load(std::memory_order_relaxed) != 0;
+  return local_fds[index].load(std::memory_order_acquire) != 0;  // pairs with TrackNew: the connection is whole
 }
 
 // Never from 0: that one is being freed by who held it last.

@@ -8,11 +8,14 @@
 // notices (Sock::generation) instead of working on whoever got the place next.
 //
 // Locking: rx_lock guards the receiving half, tx_lock the sending half. Order: rx_lock before tx_lock. Nobody sleeps while holding one.
+// What is read without them is atomic: Relaxed where the reader only guesses, or had it from who set the phase (acquire, release). Whoever
+// comes with an old SockRef may read any of it while the place is another connection's; what it then does under a lock it does not (Stale).
 #pragma once
 
 #include <atomic>
 #include <cstdint>
 
+#include "base/relaxed.h"
 #include "channel/layout.h"
 #include "channel/reason.h"
 #include "channel/ring.h"
@@ -81,16 +84,17 @@ struct alignas(64) Sock {
   std::atomic<std::uint8_t> watched{0};     // has been in an epoll set
   std::atomic<std::uint8_t> nodelay{0};     // the program's own TCP_NODELAY while we need it on
   std::atomic<std::uint8_t> cork{0};        // the program's own TCP_CORK while we need it off
-  std::uint64_t cookie = 0;                 // SO_COOKIE; 0: not read yet
-  std::uint64_t region_id = 0;
-  std::uint64_t ask_at_ns = 0;              // not before
-  std::atomic<std::uint64_t> ask_after{0};  // bytes moved: until then nobody looks at the clock for it
-  std::uint64_t ring_tx = 0, ring_rx = 0;   // bytes that went by the ring, for statistics
-  std::uint32_t region = 0;                 // index in the process's region table
-  std::uint32_t slot = 0;
-  std::uint32_t epoch = 0;
-  std::uint32_t side = 0;
-  std::uint32_t next_free = 0;  // arena free list
+  Relaxed<std::uint64_t> cookie = 0;        // SO_COOKIE; 0: not read yet
+  Relaxed<std::uint64_t> region_id = 0;
+  Relaxed<std::uint64_t> ask_at_ns = 0;    // not before
+  Relaxed<std::uint64_t> ask_after = 0;    // bytes moved: until then nobody looks at the clock for it
+  std::uint64_t ring_tx = 0, ring_rx = 0;  // bytes that went by the ring, for statistics
+  Relaxed<std::uint32_t> region = 0;       // index in the process's region table
+  Relaxed<std::uint32_t> slot = 0;
+  Relaxed<std::uint32_t> epoch = 0;
+  Relaxed<std::uint32_t> side = 0;
+  Relaxed<std::uint32_t> next_free = 0;  // arena free list; who reads it of a place that is free no more fails to pop it
+  // All of it is set anew for the next connection in this place by Renew (sock.cc).
 };
 
 // The kernel has reset the connection.

@@ -21,14 +21,14 @@ namespace vsocket::shim {
 void Start() {
   static std::atomic<int> begun{0};
   if (begun.exchange(1, std::memory_order_acq_rel) != 0) {
-    while (!ready) CpuRelax();  // another thread is at it
+    while (!ready.load(std::memory_order_acquire)) CpuRelax();  // another thread is at it
     return;
   }
   BindRealCalls();    // first: everything else may be called by way of an interposer
   LoadConfig();       // the environment
   (void)InitSocks();  // without memory nothing is tracked, and every call goes to the kernel
   LoadLog();          // needs the table of own descriptors
-  __atomic_store_n(&ready, true, __ATOMIC_RELEASE);
+  ready.store(true, std::memory_order_release);
 }
 
 void AfterForkInChild() {

@@ -31,13 +31,12 @@ void ConsiderAsking(SockRef ref, int fd) {
   const Config& config = GetConfig();
   if (!config.upgrade || sock->pinned.load(std::memory_order_relaxed) != 0) return;
   const std::uint64_t moved = sock->plain_tx.load(std::memory_order_relaxed) + sock->plain_rx.load(std::memory_order_relaxed);
-  if (moved < sock->ask_after.load(std::memory_order_relaxed)) return;
+  if (moved < sock->ask_after) return;
   const bool proven = moved > config.upgrade_after_bytes || sock->turns.load(std::memory_order_relaxed) >= config.upgrade_after_turns * 2;
   if (!proven || fd <= 2) return;
   if (sock->processes.load(std::memory_order_relaxed) != 1) return;
   if (sock->ask_at_ns != 0 && MonotonicNs() < sock->ask_at_ns) {
-    sock->ask_after.store(moved + (config.upgrade_after_bytes < kLookBytes ? config.upgrade_after_bytes : kLookBytes),
-                          std::memory_order_relaxed);
+    sock->ask_after = moved + (config.upgrade_after_bytes < kLookBytes ? config.upgrade_after_bytes : kLookBytes);
     return;
   }
   Phase plain = Phase::kPlain;

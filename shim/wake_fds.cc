@@ -31,7 +31,7 @@ struct Own {
 };
 struct Peer {
   std::atomic<std::uint64_t> region_id;
-  std::uint32_t side;
+  Relaxed<std::uint32_t> side;                    // published by region_id
   std::atomic<int> fd[channel::kWakeFdsPerSide];  // fd + 1; 0: not known
   std::atomic<bool> asked[channel::kWakeFdsPerSide];
 };
