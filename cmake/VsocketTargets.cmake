@@ -7,15 +7,15 @@ set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
 set(CMAKE_RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/bin)
 set(CMAKE_LIBRARY_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/lib)
 
-set(VSOCKET_SANITIZE "" CACHE STRING "Sanitizers for everything but the shim's product library: address,undefined or thread")
+set(VSOCKET_SANITIZE "" CACHE STRING "Sanitizers for everything: address,undefined or thread")
 
 add_library(vsocket_options INTERFACE)
 target_compile_options(vsocket_options INTERFACE -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion -Werror)
 if(VSOCKET_SANITIZE)
-  target_compile_options(vsocket_options INTERFACE -fsanitize=${VSOCKET_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)
-  target_link_options(vsocket_options INTERFACE -fsanitize=${VSOCKET_SANITIZE})
   # UBSan's vptr check probes memory through a pipe, and reports a good object when no descriptor is left: a state that tests bring about.
-  target_compile_options(vsocket_options INTERFACE -fno-sanitize=vptr)
+  set(VSOCKET_SANITIZE_FLAGS -fsanitize=${VSOCKET_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all -fno-sanitize=vptr)
+  target_compile_options(vsocket_options INTERFACE ${VSOCKET_SANITIZE_FLAGS})
+  target_link_options(vsocket_options INTERFACE -fsanitize=${VSOCKET_SANITIZE})
 endif()
 
 # A GoogleTest program `name` from the remaining arguments (sources; libraries after LIBS), registered with ctest under its name.

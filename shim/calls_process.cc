@@ -72,6 +72,13 @@ VSOCKET_INTERPOSE(pid_t, _Fork, void) {
   return Fork(Real()._Fork != nullptr ? Real()._Fork : Real().fork);
 }
 
+#if defined(__SANITIZE_THREAD__)
+// ThreadSanitizer forks for vfork, behind our back: the parent goes on at once, and would not know of the child.
+VSOCKET_INTERPOSE(pid_t, vfork, void) {
+  return Fork(Real().fork);
+}
+#endif
+
 VSOCKET_INTERPOSE(pid_t, forkpty, int* master, char* name, const struct termios* modes, const struct winsize* size) {
   const pid_t child = Fork([&] { return Real().forkpty(master, name, modes, size); });
   if (child == 0) ForgetStandardStreams();

@@ -3,7 +3,7 @@
 sent back to TCP each millisecond, without spinning, and upgraded in the middle of a stream. The shim's counters must show that they ran on
 rings, and that directions came down where they are made to. Needs root.
 
-    epoll_ring_test.py BUILD [TEST...]
+    epoll_ring_test.py BUILD [WAY...] [TEST...]
 """
 
 import os
@@ -18,7 +18,12 @@ from procs import read_stats  # noqa: E402
 WAYS = {
     "rings": {}, "flapping": {"VSOCKET_FLAP_MS": "1"}, "no spinning": {"VSOCKET_SPIN_US": "0"}, "late": {"VSOCKET_UPGRADE_AFTER": "500000"},
 }
-UNFIT = {"flapping": ["ALoopIsToldOfAnEndBehindTheLastBytes"]}  # its connections end before a millisecond is over
+UNFIT = {
+    "flapping": [
+        "ALoopIsToldOfAnEndBehindTheLastBytes",  # its connections end before a millisecond is over
+        "ConnectionsComeAndGoUnderAThreadThatLooks",  # moves a byte now and then
+    ]
+}
 TESTS = {"late": ["ALoopIsToldOfAllThatComesAfterAShortReadOrWrite"]}  # others move less before they begin
 LEAST_BYTES = 3000  # by rings, in the test that moves the fewest
 
@@ -49,8 +54,8 @@ def main(build, wanted):
     with Node(build) as node:
         node.start_agent()
         pod = node.add_pod("both-ends")
-        for way in WAYS:
-            for name in wanted or TESTS.get(way) or tests_of(program):
+        for way in [way for way in WAYS if way in wanted] or WAYS:
+            for name in [name for name in wanted if name not in WAYS] or TESTS.get(way) or tests_of(program):
                 if name in UNFIT.get(way, []):
                     continue
                 try:

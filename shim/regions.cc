@@ -3,6 +3,9 @@
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
+#endif
 
 #include "shim/own_fds.h"
 #include "shim/sys.h"
@@ -13,6 +16,34 @@ namespace {
 
 constexpr int kMaxRegions = 4096;
 
+// To AddressSanitizer the rings of a region are nobody's but for the slots that this process has been granted: whoever gets into another
+// connection's is reported. (Not the slots' words, which may be looked at when they are another's already.)
+class RingGuard {
+ public:
+#if defined(__SANITIZE_ADDRESS__)
+  void Forbid(const std::byte* base) {
+    for (auto& users : users_) users.store(0, std::memory_order_relaxed);
+    __asan_poison_memory_region(base + channel::kRingsOffset, channel::kRegionBytes - channel::kRingsOffset);
+  }
+  void Grant(const std::byte* base, std::uint32_t slot) {
+    if (base == nullptr) return;                           // gone meanwhile: the channel is given back
+    users_[slot].fetch_add(1, std::memory_order_relaxed);  // both ends may be here
+    __asan_unpoison_memory_region(base + channel::RingOffset(slot, 0), 2 * channel::kRingMax);
+  }
+  void TakeBack(const std::byte* base, std::uint32_t slot) {
+    if (base == nullptr || users_[slot].fetch_sub(1, std::memory_order_relaxed) != 1) return;
+    __asan_poison_memory_region(base + channel::RingOffset(slot, 0), 2 * channel::kRingMax);
+  }
+
+ private:
+  std::atomic<std::int32_t> users_[channel::kSlots];
+#else
+  void Forbid(const std::byte*) {}
+  void Grant(const std::byte*, std::uint32_t) {}
+  void TakeBack(const std::byte*, std::uint32_t) {}
+#endif
+};
+
 struct Mapped {
   std::atomic<std::byte*> base;  // release, last of all: pairs with OpenChannel, which takes no lock
   std::byte* spare;              // address range of a region that is gone: kept mapped (to nothing), for the next one in this place
@@ -20,6 +51,7 @@ struct Mapped {
   Relaxed<int> memfd;
   Relaxed<bool> inherited;  // mapped before a fork that made this process
   std::atomic<std::int32_t> users;
+  [[no_unique_address]] RingGuard rings;
 };
 
 // What a connection sees that was killed. It has no rings: everyone who looks into one looks at Sock::dead before.
@@ -99,6 +131,7 @@ int AddRegion(std::uint64_t region_id, int memfd) {
   regions[index].memfd = KeepOwnFd(memfd);
   regions[index].inherited = false;
   regions[index].users.store(0, std::memory_order_relaxed);
+  regions[index].rings.Forbid(base);
   regions[index].base.store(base, std::memory_order_release);
   return index;
 }
@@ -146,6 +179,7 @@ bool MappedBeforeFork(const Sock* sock) {
 
 void HoldRegion(const Sock* sock) {
   HoldRegionAt(sock->region);
+  regions[sock->region].rings.Grant(regions[sock->region].base.load(std::memory_order_relaxed), sock->slot);
   const std::uint16_t before = Holds()[IndexOf(sock)].exchange(static_cast<std::uint16_t>(sock->region + 1), std::memory_order_acq_rel);
   // Another process of the family brought the connection down, and this one has not noticed.
   if (before != 0) LetGoRegionAt(before - 1u, regions[before - 1].id);
@@ -157,7 +191,10 @@ bool HoldsRegion(const Sock* sock) {
 
 void LetGoRegion(const Sock* sock) {
   const std::uint16_t held = Holds() != nullptr ? Holds()[IndexOf(sock)].exchange(0, std::memory_order_acq_rel) : 0;
-  if (held != 0) LetGoRegionAt(held - 1u, sock->region_id);
+  if (held == 0) return;
+  Mapped& region = regions[held - 1];
+  if (region.id == sock->region_id) region.rings.TakeBack(region.base.load(std::memory_order_relaxed), sock->slot);
+  LetGoRegionAt(held - 1u, sock->region_id);
 }
 
 void HoldRegionAt(std::uint32_t index) {

@@ -4,6 +4,7 @@
 #include <poll.h>
 #include <sys/socket.h>
 #include <time.h>
+#include <unistd.h>
 
 #include <cerrno>
 
@@ -37,6 +38,13 @@ std::uint64_t TimeoutOf(int fd, int option) {
   if (Sys(SYS_getsockopt, fd, SOL_SOCKET, option, &limit, &size) != 0) return kForever;
   const std::uint64_t ns = static_cast<std::uint64_t>(limit.tv_sec) * 1000000000 + static_cast<std::uint64_t>(limit.tv_usec) * 1000;
   return ns == 0 ? kForever : MonotonicNs() + ns;
+}
+
+// ThreadSanitizer keeps a signal back until the thread makes a call that it knows. The system calls of the shim it does not know.
+void LetHandlersRun() {
+#if defined(__SANITIZE_THREAD__)
+  usleep(0);
+#endif
 }
 
 bool MayWait(int fd, int flags) {
@@ -90,6 +98,7 @@ ssize_t WaitFor(SockRef ref, int fd, bool in, std::uint64_t* deadline) {
       return Sys(SYS_ppoll, items, 4, ns == kForever ? nullptr : &limit, nullptr, 0);
     });
     if (woken == 0) result = -EAGAIN;
+    if (woken == -EINTR) LetHandlersRun();
     if (woken == -EINTR && SignalMeansEintr()) result = -EINTR;
   }
   AfterSleep(ref);

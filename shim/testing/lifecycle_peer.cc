@@ -22,6 +22,9 @@ namespace vsocket::shim {
 namespace {
 
 constexpr std::size_t kRound = 64;
+constexpr char kPreload[] = "LD_PRELOAD=";
+
+std::string kept_shim;  // KeepShim: the setting that only this program is to have
 
 class Orders {
  public:
@@ -158,11 +161,21 @@ int RunReceiver(int channel) {
   return EchoAll(fd) ? 0 : 3;
 }
 
+void KeepShim() {
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+  const char* shim = std::getenv("LD_PRELOAD");
+  if (shim == nullptr) return;
+  kept_shim = std::string(kPreload) + shim;
+  ::unsetenv("LD_PRELOAD");
+#endif
+}
+
 pid_t StartSelf(const char* const* words, int input, int output, int inherited, bool shim) {
   std::vector<char*> environment;
   for (char** entry = environ; *entry != nullptr; ++entry) {
-    if (shim || std::strncmp(*entry, "LD_PRELOAD=", 11) != 0) environment.push_back(*entry);
+    if (shim || std::strncmp(*entry, kPreload, sizeof kPreload - 1) != 0) environment.push_back(*entry);
   }
+  if (shim && !kept_shim.empty()) environment.push_back(kept_shim.data());
   environment.push_back(nullptr);
   std::vector<char*> arguments = {const_cast<char*>("lifecycle_test")};
   for (; *words != nullptr; ++words) arguments.push_back(const_cast<char*>(*words));

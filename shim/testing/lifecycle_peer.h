@@ -55,6 +55,10 @@ class Peer {
   int answers_ = -1;
 };
 
+// In a sanitized build: takes the shim out of the environment of all that is started but by StartSelf. Other programs do not have the
+// sanitizer's runtime, without which that shim cannot be loaded.
+void KeepShim();
+
 // A program of this very binary, with `words` as arguments and `inherited` as its descriptor 3 (or none); `shim` false takes LD_PRELOAD
 // away.
 pid_t StartSelf(const char* const* words, int input, int output, int inherited, bool shim);

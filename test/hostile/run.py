@@ -48,7 +48,7 @@ def one_way(node, options, pods, how, iterations):
         port = stream.read().strip()
     client = client_pod.start([program, "call", server_pod.ip, port], shim=settings)
     hostile = hostile_pod.start([
-        os.path.join(node.build, "bin", "hostile"), "--agent", os.path.join(hostile_pod.folder, "agent.sock"),
+        os.path.join(node.system, "bin", "hostile"), "--agent", os.path.join(hostile_pod.folder, "agent.sock"),
         "--address", server_pod.ip, "--port", port, "--seed", options.seed, "--iterations", iterations, "--micros", options.micros,
         "--first", options.first])
     if not first_ended([hostile, server, client], timeout=60 + iterations):

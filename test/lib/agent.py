@@ -9,10 +9,10 @@ from procs import Failure, Process, run, wait_written
 class Agent:
     """One node's agent. Its state folder outlives it, so that a restarted agent finds what a killed one left."""
 
-    def __init__(self, build, work, prefix=(), flags=()):
+    def __init__(self, build, work, prefix=(), flags=(), shim_build=None):
         self.program = os.path.join(build, "bin", "vsocket-agent")
         self.ctl_program = os.path.join(build, "bin", "vsocketctl")
-        self.library = os.path.join(build, "lib", "libvsocket.so")
+        self.library = os.path.join(shim_build or build, "lib", "libvsocket.so")
         self.work = work
         self.prefix = list(prefix)
         self.flags = list(flags)

@@ -22,6 +22,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from agent import Agent  # noqa: E402
 from cni_chain import PLUGIN_FOLDER, Attachment, Chain, conflist  # noqa: E402
 from procs import Failure, Process, run  # noqa: E402
+from sanitizer import Reports, system_build  # noqa: E402
 
 SUBNET = "10.244.0.0/24"
 NETNS_FOLDER = "/run/netns"
@@ -108,15 +109,20 @@ class Pod:
         settings = [f"{key}={value}" for key, value in self.settings(shim).items()]
         return [*self.prefix(cpu), *(["env", *settings] if settings else []), *map(str, argv)]
 
+    def environment(self, extra):
+        return plain_environment(self.node.reports.environment() | (extra or {}))
+
     def start(self, argv, shim=False, cpu=None, env=None, cwd=None):
         log = os.path.join(self.node.work, "logs", f"{self.name}-{self.node.serial()}.log")
-        process = Process(self.command(argv, shim, cpu), log, env=plain_environment(env), cwd=cwd)
+        process = Process(self.command(argv, shim, cpu), log, env=self.environment(env), cwd=cwd)
         self.node.processes.append(process)
         return process
 
     def run(self, argv, shim=False, cpu=None, env=None, cwd=None, timeout=120, check=True, stdin=None):
         command = self.command(argv, shim, cpu)
-        return run(command, env=plain_environment(env), cwd=cwd, timeout=timeout, check=check, input=stdin)
+        done = run(command, env=self.environment(env), cwd=cwd, timeout=timeout, check=check, input=stdin)
+        self.node.reports.search(done.stdout + done.stderr)
+        return done
 
     def yaml(self):
         labels = ", ".join(f"{key}: {value}" for key, value in self.labels.items())
@@ -135,10 +141,14 @@ class Pod:
 
 
 class Node:
-    """A node: a network namespace with a bridge, its pods, its agent. Leaving the `with` removes everything."""
+    """A node: a network namespace with a bridge, its pods, its agent. Leaving the `with` removes everything.
+
+    Of a sanitized build it takes the shim, and the programs of the tests; whatever they reported makes leaving the `with` a Failure.
+    """
 
     def __init__(self, build, agent=True, agent_flags=()):
         self.build = os.path.abspath(build)
+        self.system = system_build(build)
         self.agent_wanted, self.agent_flags = agent, agent_flags
         self.prefix = f"vsk{os.getpid()}x{next(_node_numbers)}"
         self.work = f"/run/{self.prefix}"
@@ -155,19 +165,27 @@ class Node:
         # A test that takes too long is sent SIGTERM: leave by the usual way, which cleans up.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
         os.makedirs(os.path.join(self.work, "logs"))
+        self.reports = Reports(self.build, os.path.join(self.work, "reports"))
         run(["ip", "netns", "add", self.netns])
         inside = ["nsenter", f"--net={NETNS_FOLDER}/{self.netns}"]
         run([*inside, "ip", "link", "set", "lo", "up"])
-        self.agent = Agent(self.build, self.work, inside, self.agent_flags)
+        self.agent = Agent(self.system, self.work, inside, self.agent_flags, shim_build=self.build)
         vsocket = {"agentSocket": self.agent.socket, "spoolDir": os.path.join(self.work, "spool")} if self.agent_wanted else None
-        plugins = [os.path.join(self.build, "bin"), PLUGIN_FOLDER]
+        plugins = [os.path.join(self.system, "bin"), PLUGIN_FOLDER]
         self.chain = Chain(conflist(SUBNET, os.path.join(self.work, "ipam"), vsocket), plugins, inside)
         return self
 
     def __exit__(self, kind, value, trace):
         if kind is not None and self.agent.process is not None:
             print(f"-- the end of the agent's log:\n{self.agent.process.output()[-3000:]}", file=sys.stderr)
+        self.stop_processes()
+        for process in self.processes:
+            self.reports.search(process.output())
+        reports = self.reports.text()
         self.close()
+        if reports:
+            print(reports, file=sys.stderr)
+            raise Failure("a sanitizer has reported")
 
     def start_agent(self):
         self.agent.start()
@@ -189,9 +207,12 @@ class Node:
             stream.write(text)
         os.rename(path + ".new", path)
 
-    def close(self):
+    def stop_processes(self):
         for process in reversed(self.processes):
             process.stop()
+
+    def close(self):
+        self.stop_processes()
         problems = []
         for pod in reversed(self.pods):
             try:

@@ -11,6 +11,16 @@
 
 extern char** environ;
 
+// For a program that is not ours. Others do not have the sanitizer's runtime, which a sanitized shim needs to be loaded.
+static char* const* ForeignEnvironment(void) {
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+  static char* const nothing[] = {NULL};
+  return nothing;
+#else
+  return environ;
+#endif
+}
+
 // Echoes the first bytes here, so that the socket has a history when it changes hands.
 static void EchoSome(struct End* end, uint64_t n) {
   end->no_waitall = true;
@@ -32,9 +42,11 @@ void RunInetd(struct End* end) {
   char* const cat[] = {(char*)"/bin/cat", NULL};
   char* const fixed[] = {(char*)options->static_echo, NULL};
   char* const* command = self;
+  char* const* environment = environ;
   switch (RandomBelow(&end->random_rx, 3)) {
     case 0:
       command = cat;
+      environment = ForeignEnvironment();
       break;
     case 1:
       if (options->static_echo != NULL) command = fixed;
@@ -52,7 +64,7 @@ void RunInetd(struct End* end) {
     posix_spawn_file_actions_adddup2(&actions, end->fd, STDIN_FILENO);
     posix_spawn_file_actions_adddup2(&actions, end->fd, STDOUT_FILENO);
     posix_spawn_file_actions_addclosefrom_np(&actions, 3);
-    const int error = posix_spawn(&child, command[0], &actions, NULL, command, environ);
+    const int error = posix_spawn(&child, command[0], &actions, NULL, command, environment);
     if (error != 0) Fail("posix_spawn %s: %s", command[0], strerror(error));
     posix_spawn_file_actions_destroy(&actions);
   }
@@ -65,8 +77,8 @@ void RunInetd(struct End* end) {
       dup2(end->fd, STDIN_FILENO);
       dup2(end->fd, STDOUT_FILENO);
       close(end->fd);
-      execv(command[0], command);
-      Fail("execv %s: %s", command[0], strerror(errno));
+      execve(command[0], command, environment);
+      Fail("execve %s: %s", command[0], strerror(errno));
     }
   }
   close(end->fd);

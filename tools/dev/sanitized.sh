@@ -1,8 +1,16 @@
 # Which tests are built and run again under a sanitizer. Sourced.
 #
+# First, tests that are one program (sanitized_tests). Then, labelled `shim`, those that run programs of ours with a sanitized libvsocket.so
+# against the release build's agent: torture, death, the hostile peer, lifecycle, epoll. A report of any process fails them
+# (test/lib/sanitizer.py).
+#
 # ASan+UBSan: every test that is a program. TSan: only what has threads or shared memory of its own, as shell patterns on ctest names; gRPC
 # and protobuf come from Debian uninstrumented, so TSan would report their innards.
 tsan_patterns=('base_*' 'channel_*' 'shim_*' 'broker_*' 'transport_*' 'torture*')
+
+# What the tests labelled `shim` need to be built.
+# shellcheck disable=SC2034  # used by test.sh
+shim_targets=(vsocket faulty torture death honest lifecycle_test epoll_edges_test)
 
 matches() {
   local name=$1 pattern

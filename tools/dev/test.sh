@@ -1,5 +1,5 @@
 #!/bin/bash
-# test [--all] [NAME...]   build and run the tests: release, then unit and torture tests under ASan+UBSan and TSan, then fuzzers briefly
+# test [--all] [NAME...]   build and run the tests: release, then unit and shim tests under ASan+UBSan and TSan, then fuzzers briefly
 #
 # NAME runs only the release tests whose name holds it. --all adds the tests labelled `long` (whole suites, hours of torture).
 # ctest labels: none = always; root = needs root and network namespaces, run one at a time; long = only with --all.
@@ -45,6 +45,17 @@ run_ctest() {
   done < <(sed -n 's/^\t *[0-9]* - \([^ ]*\) (.*/\1/p' "$log")
 }
 
+# run_as_root PRESET LABEL: the tests of that label, which need root; without it they count as failed.
+run_as_root() {
+  if [[ $(id -u) == 0 ]]; then
+    run_ctest "$1" "$2" -L "^$2\$" "${long[@]}"
+    return
+  fi
+  echo "./dev test: not root, so the tests labelled $2 are counted as failed"
+  failed=$((failed + $(ctest --test-dir "build/$1" -N -L "^$2\$" "${long[@]}" | grep -c '^ *Test ')))
+  failures+=("$1: everything labelled $2 (this is not root)")
+}
+
 ensure_packages
 configure_and_build release
 long=(-LE '^long$')
@@ -57,19 +68,14 @@ if [[ ${#names[@]} != 0 ]]; then
   [[ $((passed + failed)) != 0 ]] || die "no test is named $pattern; ctest --test-dir build/release -N lists them"
 else
   run_ctest release unit -j "$(nproc)" -LE "$([[ $all == no ]] && echo '^(root|long)$' || echo '^root$')"
-  if [[ $(id -u) == 0 ]]; then
-    run_ctest release root -L '^root$' "${long[@]}"
-  else
-    echo "./dev test: not root, so the tests labelled root are counted as failed"
-    failed=$((failed + $(ctest --test-dir build/release -N -L '^root$' "${long[@]}" | grep -c '^ *Test ')))
-    failures+=("release: everything labelled root (this is not root)")
-  fi
+  run_as_root release root
   for preset in asan tsan; do
     mapfile -t targets < <(sanitized_tests "$preset")
     [[ ${#targets[@]} != 0 ]] || continue
-    configure_and_build "$preset" "${targets[@]}"
+    configure_and_build "$preset" "${targets[@]}" "${shim_targets[@]}"
     pattern="^($(IFS='|'; echo "${targets[*]}"))\$"
     run_ctest "$preset" sanitized -j "$(nproc)" -R "$pattern" "${long[@]}"
+    run_as_root "$preset" shim
   done
   step "fuzzers, 5 s each"
   bash tools/dev/fuzz.sh "$([[ $all == no ]] && echo 5 || echo 120)" | tee build/test-fuzz.log || true
