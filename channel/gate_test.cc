@@ -21,7 +21,7 @@ TEST(Gate, UpAndDownAgainOpensIt) {
   ASSERT_TRUE(Take(gate, kGeneration));
   EXPECT_FALSE(Take(gate, kGeneration + 1)) << "up already";
   EXPECT_EQ(HeldGeneration(gate.load()), kGeneration);
-  EXPECT_TRUE(Leave(gate, kGeneration)) << "a SWITCH is due";
+  EXPECT_TRUE(Leave(gate, kGeneration, false)) << "a SWITCH is due";
   EXPECT_EQ(HeldGeneration(gate.load()), kGeneration) << "its SWITCH is on the way";
   EndLeave(gate, kGeneration);
   EXPECT_EQ(Kind(gate), GateKind::kOpen);
@@ -30,7 +30,7 @@ TEST(Gate, UpAndDownAgainOpensIt) {
 
 TEST(Gate, ShutKeepsTheSenderDownForGood) {
   Gate gate{0};
-  EXPECT_EQ(KindOf(Shut(gate)), GateKind::kOpen);
+  EXPECT_EQ(KindOf(Shut(gate, false)), GateKind::kOpen);
   EXPECT_TRUE(MustLeave(gate));
   EXPECT_FALSE(Take(gate, kGeneration));
   EndLeave(gate, kGeneration);
@@ -41,9 +41,9 @@ TEST(Gate, ShutKeepsTheSenderDownForGood) {
 TEST(Gate, SenderOnTheRingAnswersWithASwitch) {
   Gate gate{0};
   ASSERT_TRUE(Take(gate, kGeneration));
-  EXPECT_EQ(HeldGeneration(Shut(gate)), kGeneration);
+  EXPECT_EQ(HeldGeneration(Shut(gate, false)), kGeneration);
   EXPECT_TRUE(MustLeave(gate));
-  EXPECT_TRUE(Leave(gate, kGeneration));
+  EXPECT_TRUE(Leave(gate, kGeneration, false));
   EXPECT_EQ(Kind(gate), GateKind::kAnswered);
   EXPECT_FALSE(Go(gate)) << "a SWITCH is on the way to whoever waits for it";
 }
@@ -51,21 +51,21 @@ TEST(Gate, SenderOnTheRingAnswersWithASwitch) {
 TEST(Gate, ReceiverGoesWithoutASenderThatDoesNothing) {
   Gate gate{0};
   ASSERT_TRUE(Take(gate, kGeneration));
-  Shut(gate);
+  Shut(gate, false);
   ASSERT_TRUE(Go(gate));
-  ASSERT_TRUE(ComeBack(gate));
+  ASSERT_TRUE(ComeBack(gate, false));
   ASSERT_TRUE(Go(gate));
-  EXPECT_FALSE(Leave(gate, kGeneration)) << "no SWITCH: the receiver reads TCP already";
+  EXPECT_FALSE(Leave(gate, kGeneration, false)) << "no SWITCH: the receiver reads TCP already";
   EXPECT_EQ(Kind(gate), GateKind::kResumed);
-  EXPECT_FALSE(ComeBack(gate)) << "the sender has seen it";
+  EXPECT_FALSE(ComeBack(gate, false)) << "the sender has seen it";
 }
 
 // A sender that left by itself, and a receiver that leaves while the replay is still on its way: it must learn that the replay is safe.
 TEST(Gate, ReplayBegunBeforeIsAnswered) {
   Gate gate{0};
   ASSERT_TRUE(Take(gate, kGeneration));
-  ASSERT_TRUE(Leave(gate, kGeneration));
-  EXPECT_EQ(KindOf(Shut(gate)), GateKind::kSwitching);
+  ASSERT_TRUE(Leave(gate, kGeneration, false));
+  EXPECT_EQ(KindOf(Shut(gate, false)), GateKind::kSwitching);
   EXPECT_FALSE(Cut(gate, kGeneration)) << "a FIN must wait for the replay";
   EXPECT_EQ(Kind(gate), GateKind::kShut);
   Answer(gate);
@@ -75,8 +75,8 @@ TEST(Gate, ReplayBegunBeforeIsAnswered) {
 TEST(Gate, ReplayThatEndsAfterTheGateIsShutIsAnsweredToo) {
   Gate gate{0};
   ASSERT_TRUE(Take(gate, kGeneration));
-  ASSERT_TRUE(Leave(gate, kGeneration));
-  Shut(gate);
+  ASSERT_TRUE(Leave(gate, kGeneration, false));
+  Shut(gate, false);
   EndLeave(gate, kGeneration);
   EXPECT_EQ(Kind(gate), GateKind::kAnswered);
 }
@@ -84,13 +84,60 @@ TEST(Gate, ReplayThatEndsAfterTheGateIsShutIsAnsweredToo) {
 TEST(Gate, ReplayCutOffByAFinIsSeenByAReceiverThatComesLater) {
   Gate gate{0};
   ASSERT_TRUE(Take(gate, kGeneration));
-  ASSERT_TRUE(Leave(gate, kGeneration));
+  ASSERT_TRUE(Leave(gate, kGeneration, false));
   ASSERT_TRUE(Cut(gate, kGeneration));
   EXPECT_FALSE(HasLeft(gate)) << "the receiver is still on the ring, and reads the rest there";
-  EXPECT_EQ(KindOf(Shut(gate)), GateKind::kCut);
+  EXPECT_EQ(KindOf(Shut(gate, false)), GateKind::kCut);
   EXPECT_EQ(Kind(gate), GateKind::kCut) << "no answer will come";
   EndLeave(gate, kGeneration);
   EXPECT_EQ(Kind(gate), GateKind::kOpen) << "nothing was cut off after all";
+}
+
+TEST(Gate, AReceiverThatHasNotEnteredNeedsNoSwitch) {
+  Gate gate{0};
+  ASSERT_TRUE(Take(gate, kGeneration));
+  EXPECT_EQ(HeldGeneration(Shut(gate, true)), kGeneration);
+  EXPECT_TRUE(MustLeave(gate));
+  EXPECT_TRUE(HasLeft(gate)) << "a replay is guarded";
+  EXPECT_FALSE(Leave(gate, kGeneration, false));
+  EXPECT_TRUE(IsAnsweredEarly(gate));
+  EXPECT_TRUE(SenderHasLeft(gate));
+  EXPECT_FALSE(Enter(gate)) << "what is in the ring comes by TCP";
+  EXPECT_FALSE(Go(gate));
+  EndLeave(gate, kGeneration);
+  EXPECT_FALSE(Take(gate, kGeneration + 1));
+}
+
+TEST(Gate, AFrameBehindPayloadIsFollowedByASwitch) {
+  Gate gate{0};
+  ASSERT_TRUE(Take(gate, kGeneration));
+  Shut(gate, true);
+  EXPECT_TRUE(Leave(gate, kGeneration, true));
+  EXPECT_EQ(Kind(gate), GateKind::kAnswered);
+  EXPECT_TRUE(Enter(gate)) << "once it has read what is before them";
+}
+
+TEST(Gate, AReceiverThatEntersAfterAllNeedsASwitch) {
+  Gate gate{0};
+  ASSERT_TRUE(Take(gate, kGeneration));
+  EXPECT_TRUE(Enter(gate));
+  EXPECT_EQ(HeldGeneration(gate.load()), kGeneration) << "nobody wants to leave";
+  Shut(gate, true);
+  EXPECT_TRUE(Enter(gate));
+  EXPECT_EQ(Kind(gate), GateKind::kShut);
+  EXPECT_TRUE(Leave(gate, kGeneration, false));
+  EXPECT_EQ(Kind(gate), GateKind::kAnswered);
+}
+
+TEST(Gate, AReceiverThatHasNotEnteredAnEmptyRingGoesAlone) {
+  Gate gate{0};
+  ASSERT_TRUE(Take(gate, kGeneration));
+  Shut(gate, true);
+  ASSERT_TRUE(Go(gate));
+  EXPECT_FALSE(Enter(gate));
+  ASSERT_TRUE(ComeBack(gate, true));
+  EXPECT_EQ(Kind(gate), GateKind::kShutEarly);
+  EXPECT_FALSE(Leave(gate, kGeneration, false));
 }
 
 TEST(Gate, ALeaveThatIsAnnouncedMayBeWithdrawn) {
@@ -103,7 +150,7 @@ TEST(Gate, ALeaveThatIsAnnouncedMayBeWithdrawn) {
   EXPECT_EQ(HeldGeneration(gate.load()), kGeneration);
   EXPECT_FALSE(SenderHasLeft(gate));
   ASSERT_TRUE(Announce(gate, kGeneration));
-  EXPECT_TRUE(Leave(gate, kGeneration)) << "a SWITCH is due";
+  EXPECT_TRUE(Leave(gate, kGeneration, false)) << "a SWITCH is due";
   EndLeave(gate, kGeneration);
   EXPECT_EQ(Kind(gate), GateKind::kOpen);
 }
@@ -112,10 +159,10 @@ TEST(Gate, ALeaveThatTheReceiverCountsOnIsNotWithdrawn) {
   Gate gate{0};
   ASSERT_TRUE(Take(gate, kGeneration));
   ASSERT_TRUE(Announce(gate, kGeneration));
-  EXPECT_EQ(KindOf(Shut(gate)), GateKind::kSwitching);
+  EXPECT_EQ(KindOf(Shut(gate, false)), GateKind::kSwitching);
   EXPECT_FALSE(Withdraw(gate, kGeneration));
   EXPECT_FALSE(SenderHasLeft(gate)) << "it waits for room as long as it has not answered";
-  EXPECT_TRUE(Leave(gate, kGeneration));
+  EXPECT_TRUE(Leave(gate, kGeneration, false));
   EXPECT_EQ(Kind(gate), GateKind::kAnswered);
   EXPECT_TRUE(SenderHasLeft(gate));
 }
@@ -148,12 +195,27 @@ void Race(Begin begin, Left left, Right right, Check check) {
 TEST(Gate, FinAndLeavingReceiverNeverBothGoFirst) {
   bool cut = false;
   GateKind seen = GateKind::kOpen;
-  Race([](Gate& gate) { ASSERT_TRUE(Take(gate, kGeneration) && Leave(gate, kGeneration)); },
-       [&](Gate& gate) { cut = Cut(gate, kGeneration); }, [&](Gate& gate) { seen = KindOf(Shut(gate)); },
+  Race([](Gate& gate) { ASSERT_TRUE(Take(gate, kGeneration) && Leave(gate, kGeneration, false)); },
+       [&](Gate& gate) { cut = Cut(gate, kGeneration); }, [&](Gate& gate) { seen = KindOf(Shut(gate, false)); },
        [&](Gate& gate) {
          EXPECT_EQ(cut, seen == GateKind::kCut) << "the receiver knows that the replay was cut off, or the sender that it must not be";
          EXPECT_EQ(Kind(gate), cut ? GateKind::kCut : GateKind::kShut);
        });
+}
+
+TEST(Gate, SenderAndReceiverAgreeWhetherTheRingIsEntered) {
+  bool tell = false;
+  bool entered = false;
+  Race(
+      [](Gate& gate) {
+        ASSERT_TRUE(Take(gate, kGeneration));
+        Shut(gate, true);
+      },
+      [&](Gate& gate) { tell = Leave(gate, kGeneration, false); }, [&](Gate& gate) { entered = Enter(gate); },
+      [&](Gate& gate) {
+        EXPECT_EQ(tell, entered);
+        EXPECT_EQ(Kind(gate), tell ? GateKind::kAnswered : GateKind::kAnsweredEarly);
+      });
 }
 
 TEST(Gate, SenderAndReceiverAgreeWhetherASwitchComes) {
@@ -162,9 +224,9 @@ TEST(Gate, SenderAndReceiverAgreeWhetherASwitchComes) {
   Race(
       [](Gate& gate) {
         ASSERT_TRUE(Take(gate, kGeneration));
-        Shut(gate);
+        Shut(gate, false);
       },
-      [&](Gate& gate) { tell = Leave(gate, kGeneration); }, [&](Gate& gate) { gone = Go(gate); },
+      [&](Gate& gate) { tell = Leave(gate, kGeneration, false); }, [&](Gate& gate) { gone = Go(gate); },
       [&](Gate& gate) {
         EXPECT_NE(tell, gone);
         EXPECT_EQ(Kind(gate), tell ? GateKind::kAnswered : GateKind::kResumed);

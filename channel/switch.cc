@@ -52,8 +52,16 @@ std::uint64_t PayloadBound(const SwitchReceiver& r, const Proposal& proposal) {
   return IsNew(r, proposal) ? proposal.start - r.tcp_pos : UINT64_MAX;
 }
 
+bool MayEnterRing(const SwitchReceiver& r, const Proposal& proposal) {
+  return r.mode == SwitchReceiver::Mode::kTcp && IsNew(r, proposal) && proposal.start == r.tcp_pos;
+}
+
+bool MayEnterLater(const SwitchReceiver& r, const Proposal& proposal) {
+  return r.mode == SwitchReceiver::Mode::kTcp && IsNew(r, proposal) && proposal.start > r.tcp_pos;
+}
+
 bool EnterRing(SwitchReceiver& r, const Proposal& proposal) {
-  if (r.mode != SwitchReceiver::Mode::kTcp || !IsNew(r, proposal) || proposal.start != r.tcp_pos) return false;
+  if (!MayEnterRing(r, proposal)) return false;
   r.mode = SwitchReceiver::Mode::kRing;
   r.generation = proposal.generation;
   r.marker = proposal.marker;

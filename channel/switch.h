@@ -86,7 +86,11 @@ struct SwitchReceiver {
 // In kTcp: how many bytes from tcp_pos on are payload at most; the rest of what was seen are frames. SIZE_MAX: no bound.
 [[nodiscard]] std::uint64_t PayloadBound(const SwitchReceiver& r, const Proposal& proposal);
 
-// Enters the ring if the proposal is new and all payload before its start has been taken from TCP. True when it did.
+// Is the proposal new, and all payload before its start taken from TCP? Or is some still to be taken?
+[[nodiscard]] bool MayEnterRing(const SwitchReceiver& r, const Proposal& proposal);
+[[nodiscard]] bool MayEnterLater(const SwitchReceiver& r, const Proposal& proposal);
+
+// Enters the ring if it may. True when it did.
 [[nodiscard]] bool EnterRing(SwitchReceiver& r, const Proposal& proposal);
 
 struct FrameScan {

@@ -17,7 +17,7 @@ namespace vsocket::shim {
 namespace {
 
 constexpr std::uint64_t kHandOverNs = 10ULL * 1000 * 1000 * 1000;  // how long a hand-over waits for a peer that does not run
-constexpr std::uint64_t kLastFramesNs = 20ULL * 1000 * 1000;               // how long a close waits for a frame that is on its way
+constexpr std::uint64_t kLastFramesNs = 20ULL * 1000 * 1000;       // how long a close waits for a frame that is on its way
 
 void SetOption(int fd, int name, int value) {
   Sys(SYS_setsockopt, fd, IPPROTO_TCP, name, &value, sizeof value);
@@ -50,13 +50,13 @@ bool NothingToWaitFor(Sock* sock, const Channel& ch) {
 }
 
 // The receiving half leaves without the sender, whose program may be doing something else for a long time (gate.h).
-bool GoAlone(Sock* sock, const Channel& ch) {
+bool GoAlone(Sock* sock, const Channel& ch, bool early) {
   if (!NothingToWaitFor(sock, ch)) return false;
   channel::Disarm(ch.mine->data_waiter);
   channel::Disarm(ch.mine->space_waiter);
   if (!channel::Go(ch.mine->gate)) return false;
   channel::SleepWakeFence();
-  return NothingToWaitFor(sock, ch) || !channel::ComeBack(ch.mine->gate);
+  return NothingToWaitFor(sock, ch) || !channel::ComeBack(ch.mine->gate, early);
 }
 
 // Bells that were sent before the sender could see that we have gone: exactly those, for payload may be right behind them.
@@ -97,7 +97,9 @@ class Leaving {
 
   // Both locks. First of all, once: whether or not the peer is on the ring now, it cannot come back to it.
   void Begin(const Channel& ch) {
-    const std::uint32_t gate = channel::Shut(ch.mine->gate);
+    const bool unread = sock_->rx.tcp_pos == sock_->in.pos && channel::MayEnterLater(sock_->rx, LoadProposal(ch));
+    const std::uint32_t gate = channel::Shut(ch.mine->gate, unread);
+    early_ = unread && channel::KindOf(gate) == channel::GateKind::kTaken;
     held_ = channel::HeldGeneration(gate);
     guarded_ = channel::KindOf(gate) == channel::GateKind::kTaken;
     all_out_ = channel::KindOf(gate) == channel::GateKind::kOpen;
@@ -117,7 +119,7 @@ class Leaving {
 
   [[nodiscard]] bool Done(const Channel& ch) const {
     const bool all_sent = sock_->tx.mode == TxMode::kTcp || sock_->shut_wr.load(std::memory_order_relaxed) != 0;
-    return all_sent && (bells_taken_ || ReceivedAll(ch));
+    return all_sent && (bells_taken_ || ReceivedAll(ch) || (early_ && channel::IsAnsweredEarly(ch.mine->gate)));
   }
 
  private:
@@ -125,7 +127,7 @@ class Leaving {
   // gate only; and none when all that it ever proposed is over.
   [[nodiscard]] bool TryAlone(const Channel& ch) const {
     const bool settled = sock_->rx.mode == RxMode::kTcp && LoadProposal(ch).generation == sock_->rx.generation && Replayed(ch);
-    return (guarded_ || settled) && GoAlone(sock_, ch);
+    return (guarded_ || settled) && GoAlone(sock_, ch, early_);
   }
 
   // What was given up of the ring comes again by TCP: nothing but a reset can cut it off, or all of it is here.
@@ -155,17 +157,18 @@ class Leaving {
 
   Sock* sock_;
   int fd_;
-  std::uint32_t held_ = 0;        // the generation in which the sender was on the ring
-  bool guarded_ = false;          // ... and leaves it for us
-  bool all_out_ = false;          // it had left before, and its replay was out
-  bool gone_ = false;             // left without the sender
-  bool bells_taken_ = false;      // gone, and no frame is left in the queue
+  std::uint32_t held_ = 0;    // the generation in which the sender was on the ring
+  bool guarded_ = false;      // ... and leaves it for us
+  bool early_ = false;        // ... and has payload by TCP unread before it
+  bool all_out_ = false;      // it had left before, and its replay was out
+  bool gone_ = false;         // left without the sender
+  bool bells_taken_ = false;  // gone, and no frame is left in the queue
 };
 
 }  // namespace
 
 void RefuseFrames(Sock* sock, int fd, const Channel& ch) {
-  const std::uint32_t gate = channel::Shut(ch.mine->gate);
+  const std::uint32_t gate = channel::Shut(ch.mine->gate, false);
   // A sender on the ring may leave without a SWITCH. Here that is no loss: what it sends from now on finds a closed socket.
   const bool leaving = channel::KindOf(gate) == channel::GateKind::kSwitching;
   const bool switch_due = leaving || (channel::KindOf(gate) == channel::GateKind::kTaken && !channel::Go(ch.mine->gate));

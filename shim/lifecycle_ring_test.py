@@ -24,6 +24,7 @@ REASONS = {
     "PosixSpawnWithActions": HANDED_OVER,
     "AHandOverDoesNotNeedThePeersProgram": HANDED_OVER,
     "AHandOverAfterThePeersEndHasAllThatItSent": HANDED_OVER,
+    "AHandOverBehindPayloadThatWasNotRead": HANDED_OVER,
     "SystemInherits": HANDED_OVER,
     "PassedToAStranger": HANDED_OVER,
     "StdioOnASocket": UNSUPPORTED,

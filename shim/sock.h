@@ -58,6 +58,8 @@ struct alignas(64) Sock {
   bool guarded = false;  // a replay is under way to somebody without the ring: SO_LINGER is ours (GuardReplay)
   int linger[2] = {};    // guarded: the program's own
   std::uint64_t up_since_ns = 0;
+  std::uint64_t up_at = 0;       // where the last proposal started
+  std::uint32_t up_bells = 0;    // bells sent before it
   std::uint64_t look_again = 0;  // Ticks() at which a busy sender looks at the kernel's side again
 
   // Both.

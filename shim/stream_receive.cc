@@ -159,7 +159,13 @@ channel::Proposal LoadProposal(const Channel& ch) {
 
 bool ConsiderProposal(Sock* sock, int fd, const Channel& ch) {
   if (sock->rx.tcp_pos != sock->in.pos) return false;  // a replay is still to be skipped
-  if (!channel::EnterRing(sock->rx, LoadProposal(ch))) return false;
+  const channel::Proposal proposal = LoadProposal(ch);
+  if (!channel::MayEnterRing(sock->rx, proposal)) return false;
+  if (!channel::Enter(ch.mine->gate)) {  // another thread makes the connection leave its channel: all that comes from here on is payload
+    sock->rx.generation = proposal.generation;
+    return false;
+  }
+  (void)channel::EnterRing(sock->rx, proposal);
   sock->in.seen_tail = sock->in.pos;
   ch.mine->head.store(sock->in.pos, std::memory_order_release);
   sock->framed.store(sock->fin_seen.load(std::memory_order_relaxed) == 0, std::memory_order_relaxed);

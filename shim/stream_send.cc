@@ -183,6 +183,7 @@ namespace {
 
 // rx_lock
 bool AnnounceIfAllIsHere(Sock* sock, int fd, const Channel& ch) {
+  if (ch.theirs->head.load(std::memory_order_relaxed) < sock->up_at) return false;  // a SWITCH behind payload stands in a hand-over's way
   if (!AllOfferedIsHere(sock, fd, ch)) return false;
   if (!channel::Announce(ch.theirs->gate, sock->tx.generation)) return true;
   channel::SleepWakeFence();  // with TakeFramesBeforePayload
@@ -233,6 +234,8 @@ bool GoUpNow(Sock* sock, const Channel& ch, std::uint8_t next_byte) {
   if (!channel::Take(ch.theirs->gate, channel::NextGeneration(sock->tx.generation))) return false;
   channel::ProducerState& out = sock->out;
   if (sock->outgrown) out.capacity_log2 = Bigger(out.capacity_log2);
+  // Behind unread payload the way back to a bigger ring would stand where a hand-over cannot take it from.
+  if (ch.theirs->head.load(std::memory_order_relaxed) < out.pos) out.capacity_log2 = channel::kRingMaxLog2;
   sock->outgrown = false;
   const channel::Proposal proposal = channel::GoUp(sock->tx, out.pos, next_byte);
   out.seen_head = out.pos;
@@ -242,6 +245,8 @@ bool GoUpNow(Sock* sock, const Channel& ch, std::uint8_t next_byte) {
   ch.mine->proposal_start.store(proposal.start, std::memory_order_relaxed);
   ch.mine->proposal_generation.store(proposal.generation, std::memory_order_release);  // pairs with LoadProposal
   sock->up_since_ns = MonotonicNs();
+  sock->up_at = out.pos;
+  sock->up_bells = ch.mine->bells.load(std::memory_order_relaxed);
   sock->look_again = Ticks() + kLookAroundTicks;
   CountUp();
   return true;
@@ -256,7 +261,8 @@ int StartLeaving(Sock* sock, int fd, const Channel& ch) {
     if (!mine) sock->rx_lock.Release();
   }
   if (sock->tx.mode != TxMode::kRing) return sock->dead.load(std::memory_order_relaxed) != 0 ? -ECONNRESET : 0;
-  const bool tell = channel::Leave(ch.theirs->gate, sock->tx.generation);
+  const bool framed = ch.mine->bells.load(std::memory_order_relaxed) != sock->up_bells;
+  const bool tell = channel::Leave(ch.theirs->gate, sock->tx.generation, framed);
   if (channel::HasLeft(ch.theirs->gate)) GuardReplay(sock, fd);
   if (!channel::RefreshRoom(sock->out, *ch.theirs)) {  // after the gate: the head of one who has gone is final
     Kill(sock, fd, "impossible head");
@@ -342,7 +348,8 @@ int Bell(Sock* sock, int fd, const Channel& ch, BellFor what) {
   if (sock->tx.mode != TxMode::kRing || sock->shut_wr.load(std::memory_order_relaxed)) return 0;
   // Counted first: a receiver that leaves waits for those that are on their way, and one that has left gets none (gate.h).
   ch.mine->bells.fetch_add(1, std::memory_order_seq_cst);
-  const bool gone = channel::KindOf(ch.theirs->gate.load(std::memory_order_seq_cst)) == channel::GateKind::kGone;
+  const channel::GateKind kind = channel::KindOf(ch.theirs->gate.load(std::memory_order_seq_cst));
+  const bool gone = kind == channel::GateKind::kGone || kind == channel::GateKind::kShutEarly;
   // With TakeFramesBeforePayload: who has left the ring has payload for TCP, and wants no room.
   const bool moot = gone || (what == BellFor::kRoom && channel::SenderHasLeft(ch.mine->gate));
   long sent = moot ? 0 : SendNow(fd, &sock->tx.marker, 1, 0);
