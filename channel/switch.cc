@@ -68,6 +68,18 @@ bool EnterRing(SwitchReceiver& r, const Proposal& proposal) {
   return true;
 }
 
+void EnterLeftRing(SwitchReceiver& r, const Proposal& proposal, std::uint64_t ring_tail) {
+  r.mode = SwitchReceiver::Mode::kDraining;
+  r.generation = proposal.generation;
+  r.marker = proposal.marker;
+  r.drain_until = ring_tail;
+}
+
+void PassLeftRing(SwitchReceiver& r, const Proposal& proposal) {
+  r.generation = proposal.generation;
+  r.drain_until = proposal.start;
+}
+
 FrameScan ScanFrames(SwitchReceiver& r, const std::uint8_t* bytes, std::size_t size, std::uint64_t ring_pos, std::uint64_t ring_tail) {
   FrameScan scan;
   while (scan.consumed < size && bytes[scan.consumed] == r.marker) {

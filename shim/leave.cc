@@ -99,10 +99,12 @@ class Leaving {
   void Begin(const Channel& ch) {
     const bool unread = sock_->rx.tcp_pos == sock_->in.pos && channel::MayEnterLater(sock_->rx, LoadProposal(ch));
     const std::uint32_t gate = channel::Shut(ch.mine->gate, unread);
-    early_ = unread && channel::KindOf(gate) == channel::GateKind::kTaken;
+    const channel::GateKind kind = channel::KindOf(gate);
     held_ = channel::HeldGeneration(gate);
-    guarded_ = channel::KindOf(gate) == channel::GateKind::kTaken;
-    all_out_ = channel::KindOf(gate) == channel::GateKind::kOpen;
+    guarded_ = channel::IsUp(gate);
+    all_out_ = kind == channel::GateKind::kOpen || kind == channel::GateKind::kRetreated;
+    early_ = unread && (kind == channel::GateKind::kTaken || kind == channel::GateKind::kRetreating);
+    if (unread && kind == channel::GateKind::kRetreated) channel::PassLeftRing(sock_->rx, LoadProposal(ch));
     gone_ = TryAlone(ch);
     // A SWITCH wakes the peer to see the gate, whatever it waits with; a direction that is on TCP goes up just to send one.
     if (!gone_ && sock_->tx.mode == TxMode::kTcp && held_ != 0) (void)GoUpNow(sock_, ch, 0);
@@ -117,9 +119,9 @@ class Leaving {
     bells_taken_ = gone_ && TakeMissingBells(sock_, fd_, ch);
   }
 
-  [[nodiscard]] bool Done(const Channel& ch) const {
-    const bool all_sent = sock_->tx.mode == TxMode::kTcp || sock_->shut_wr.load(std::memory_order_relaxed) != 0;
-    return all_sent && (bells_taken_ || ReceivedAll(ch) || (early_ && channel::IsAnsweredEarly(ch.mine->gate)));
+  [[nodiscard]] bool HasSentAll() const { return sock_->tx.mode == TxMode::kTcp || sock_->shut_wr.load(std::memory_order_relaxed) != 0; }
+  [[nodiscard]] bool HasReceivedAll(const Channel& ch) const {
+    return bells_taken_ || ReceivedAll(ch) || (early_ && channel::IsAnsweredEarly(ch.mine->gate));
   }
 
  private:
@@ -171,7 +173,7 @@ void RefuseFrames(Sock* sock, int fd, const Channel& ch) {
   const std::uint32_t gate = channel::Shut(ch.mine->gate, false);
   // A sender on the ring may leave without a SWITCH. Here that is no loss: what it sends from now on finds a closed socket.
   const bool leaving = channel::KindOf(gate) == channel::GateKind::kSwitching;
-  const bool switch_due = leaving || (channel::KindOf(gate) == channel::GateKind::kTaken && !channel::Go(ch.mine->gate));
+  const bool switch_due = leaving || (channel::IsUp(gate) && !channel::Go(ch.mine->gate));
   const std::uint64_t give_up = MonotonicNs() + kLastFramesNs;
   for (;;) {
     if (sock->rx.mode == RxMode::kTcp) (void)ConsiderProposal(sock, fd, ch);
@@ -202,9 +204,11 @@ void LeaveForGood(SockRef ref, int fd, channel::Reason reason) {
     if (!OpenChannel(sock, &ch) || sock->dead.load(std::memory_order_relaxed) != 0) return;
     if (first) leaving.Begin(ch);
     leaving.Go(ch);
-    if (leaving.Done(ch)) return BackToPlain(sock, fd, ch, reason);
-    const bool ended = sock->fin_seen.load(std::memory_order_relaxed) != 0;
-    if (ended || MonotonicNs() > give_up) return Kill(sock, fd, "no hand-over in time");  // what is only in the ring would be lost unseen
+    const bool received = leaving.HasReceivedAll(ch);
+    if (received && leaving.HasSentAll()) return BackToPlain(sock, fd, ch, reason);
+    // What is only in the ring would be lost unseen. (An end of the peer's stream is no hurry for what it has yet to read of ours.)
+    const bool ended = sock->fin_seen.load(std::memory_order_relaxed) != 0 && !received;
+    if (ended || MonotonicNs() > give_up) return Kill(sock, fd, "no hand-over in time");
     const short events = sock->tx.mode == TxMode::kLeaving ? POLLOUT : 0;
     tx.Unlock();
     rx.Unlock();

@@ -183,8 +183,8 @@ namespace {
 
 // rx_lock
 bool AnnounceIfAllIsHere(Sock* sock, int fd, const Channel& ch) {
-  if (ch.theirs->head.load(std::memory_order_relaxed) < sock->up_at) return false;  // a SWITCH behind payload stands in a hand-over's way
   if (!AllOfferedIsHere(sock, fd, ch)) return false;
+  if (channel::KindOf(ch.theirs->gate.load(std::memory_order_relaxed)) == channel::GateKind::kTaken) return false;  // it has yet to enter
   if (!channel::Announce(ch.theirs->gate, sock->tx.generation)) return true;
   channel::SleepWakeFence();  // with TakeFramesBeforePayload
   return AllOfferedIsHere(sock, fd, ch) || !channel::Withdraw(ch.theirs->gate, sock->tx.generation);
@@ -234,8 +234,6 @@ bool GoUpNow(Sock* sock, const Channel& ch, std::uint8_t next_byte) {
   if (!channel::Take(ch.theirs->gate, channel::NextGeneration(sock->tx.generation))) return false;
   channel::ProducerState& out = sock->out;
   if (sock->outgrown) out.capacity_log2 = Bigger(out.capacity_log2);
-  // Behind unread payload the way back to a bigger ring would stand where a hand-over cannot take it from.
-  if (ch.theirs->head.load(std::memory_order_relaxed) < out.pos) out.capacity_log2 = channel::kRingMaxLog2;
   sock->outgrown = false;
   const channel::Proposal proposal = channel::GoUp(sock->tx, out.pos, next_byte);
   out.seen_head = out.pos;
@@ -252,6 +250,21 @@ bool GoUpNow(Sock* sock, const Channel& ch, std::uint8_t next_byte) {
   return true;
 }
 
+namespace {
+
+// tx_lock, kRing. Has this generation's first frame been sent?
+bool HasFramed(const Sock* sock, const Channel& ch) {
+  return ch.mine->bells.load(std::memory_order_relaxed) != sock->up_bells;
+}
+
+// tx_lock, kRing. The receiver has yet to read payload by TCP that came before.
+bool IsBehindUnread(const Sock* sock, const Channel& ch) {
+  return channel::KindOf(ch.theirs->gate.load(std::memory_order_relaxed)) == channel::GateKind::kTaken &&
+         ch.theirs->head.load(std::memory_order_relaxed) < sock->up_at;
+}
+
+}  // namespace
+
 int StartLeaving(Sock* sock, int fd, const Channel& ch) {
   // Bells that nobody has slept on would still be unread when this process dies, and its kernel then drops what it has sent by TCP. (Lock
   // order: only if it is free, or ours.)
@@ -261,7 +274,7 @@ int StartLeaving(Sock* sock, int fd, const Channel& ch) {
     if (!mine) sock->rx_lock.Release();
   }
   if (sock->tx.mode != TxMode::kRing) return sock->dead.load(std::memory_order_relaxed) != 0 ? -ECONNRESET : 0;
-  const bool framed = ch.mine->bells.load(std::memory_order_relaxed) != sock->up_bells;
+  const bool framed = HasFramed(sock, ch);
   const bool tell = channel::Leave(ch.theirs->gate, sock->tx.generation, framed);
   if (channel::HasLeft(ch.theirs->gate)) GuardReplay(sock, fd);
   if (!channel::RefreshRoom(sock->out, *ch.theirs)) {  // after the gate: the head of one who has gone is final
@@ -269,6 +282,7 @@ int StartLeaving(Sock* sock, int fd, const Channel& ch) {
     return -ECONNRESET;
   }
   (tell ? channel::GoDown : channel::GoDownSilently)(sock->tx, sock->out.seen_head, sock->out.pos);
+  if (sock->tx.mode == TxMode::kTcp) channel::EndLeave(ch.theirs->gate, sock->tx.generation);  // nothing to replay, and no SWITCH
   CountDown();
   // Who sleeps for room in the ring waits for the kernel from now on.
   if (sock->sleepers.load(std::memory_order_relaxed) != 0) WakeSleepers(sock);
@@ -288,7 +302,8 @@ int Flush(Sock* sock, int fd, const Channel& ch) {
   // A FIN has cut the replay off: the reader has the ring.
   if (sock->shut_wr.load(std::memory_order_relaxed) != 0) return 0;
   const bool leaving = tx.mode == TxMode::kLeaving;
-  if (leaving && channel::KindOf(ch.theirs->gate.load(std::memory_order_relaxed)) == channel::GateKind::kShut) {
+  const channel::GateKind kind = channel::KindOf(ch.theirs->gate.load(std::memory_order_relaxed));
+  if (leaving && (kind == channel::GateKind::kShut || kind == channel::GateKind::kShutEarly)) {
     GuardReplay(sock, fd);  // the receiver has left after the replay had begun, and waits for this
     channel::Answer(ch.theirs->gate);
   }
@@ -362,7 +377,13 @@ void RingLocked(Sock* sock, int fd, const Channel& ch, std::uint32_t target, Bel
   if (sock->dead.load(std::memory_order_relaxed) == kKilled) return;  // nor is the region held any more
   const bool fast = target >= channel::kFirstWakeFd && RingWakeFd(sock, target - channel::kFirstWakeFd);
   CountRing(fast);
-  if (!fast) (void)Bell(sock, fd, ch, what);
+  if (fast) return;
+  // A bell behind unread payload could not be taken for a hand-over. What it would tell of can tell of itself, by TCP.
+  if (what == BellFor::kData && sock->tx.mode == TxMode::kRing && IsBehindUnread(sock, ch) && !HasFramed(sock, ch)) {
+    (void)StartLeaving(sock, fd, ch);
+    return;
+  }
+  (void)Bell(sock, fd, ch, what);
 }
 
 void RingForRoom(SockRef ref, int fd, std::uint32_t target) {
