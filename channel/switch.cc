@@ -52,12 +52,32 @@ std::uint64_t PayloadBound(const SwitchReceiver& r, const Proposal& proposal) {
   return IsNew(r, proposal) ? proposal.start - r.tcp_pos : UINT64_MAX;
 }
 
+bool MayEnterRing(const SwitchReceiver& r, const Proposal& proposal) {
+  return r.mode == SwitchReceiver::Mode::kTcp && IsNew(r, proposal) && proposal.start == r.tcp_pos;
+}
+
+bool MayEnterLater(const SwitchReceiver& r, const Proposal& proposal) {
+  return r.mode == SwitchReceiver::Mode::kTcp && IsNew(r, proposal) && proposal.start > r.tcp_pos;
+}
+
 bool EnterRing(SwitchReceiver& r, const Proposal& proposal) {
-  if (r.mode != SwitchReceiver::Mode::kTcp || !IsNew(r, proposal) || proposal.start != r.tcp_pos) return false;
+  if (!MayEnterRing(r, proposal)) return false;
   r.mode = SwitchReceiver::Mode::kRing;
   r.generation = proposal.generation;
   r.marker = proposal.marker;
   return true;
+}
+
+void EnterLeftRing(SwitchReceiver& r, const Proposal& proposal, std::uint64_t ring_tail) {
+  r.mode = SwitchReceiver::Mode::kDraining;
+  r.generation = proposal.generation;
+  r.marker = proposal.marker;
+  r.drain_until = ring_tail;
+}
+
+void PassLeftRing(SwitchReceiver& r, const Proposal& proposal) {
+  r.generation = proposal.generation;
+  r.drain_until = proposal.start;
 }
 
 FrameScan ScanFrames(SwitchReceiver& r, const std::uint8_t* bytes, std::size_t size, std::uint64_t ring_pos, std::uint64_t ring_tail) {

@@ -8,6 +8,8 @@
 //   down    the sender sends SWITCH: the stream goes on by TCP at position resume_at, the oldest byte it does not know to be consumed;
 //           it replays the ring from there. A receiver that still has the ring reads it to its tail and skips that much of the TCP
 //           stream, so it never waits for a replay that a busy sender has not finished.
+//           Before the receiver has entered the ring, and no frame was sent, the sender leaves without SWITCH: the gate says so to a
+//           receiver that comes to `start`, for which it is as if SWITCH had said resume_at = start.
 //   again   generation g + 1 may be proposed once the receiver has published that it is done with g.
 //
 // The owner of a state machine changes it under a lock; what others guess from without it is Relaxed.
@@ -90,8 +92,17 @@ struct SwitchReceiver {
 // In kTcp: how many bytes from tcp_pos on are payload at most; the rest of what was seen are frames. SIZE_MAX: no bound.
 [[nodiscard]] std::uint64_t PayloadBound(const SwitchReceiver& r, const Proposal& proposal);
 
-// Enters the ring if the proposal is new and all payload before its start has been taken from TCP. True when it did.
+// Is the proposal new, and all payload before its start taken from TCP? Or is some still to be taken?
+[[nodiscard]] bool MayEnterRing(const SwitchReceiver& r, const Proposal& proposal);
+[[nodiscard]] bool MayEnterLater(const SwitchReceiver& r, const Proposal& proposal);
+
+// Enters the ring if it may. True when it did.
 [[nodiscard]] bool EnterRing(SwitchReceiver& r, const Proposal& proposal);
+
+// It may enter, but the sender has left: reads the ring up to `ring_tail`, and TCP from the proposal's start on, as after a SWITCH. Or, the
+// whole replay being on its way, TCP only.
+void EnterLeftRing(SwitchReceiver& r, const Proposal& proposal, std::uint64_t ring_tail);
+void PassLeftRing(SwitchReceiver& r, const Proposal& proposal);
 
 struct FrameScan {
   enum class Outcome : std::uint8_t {

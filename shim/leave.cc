@@ -50,13 +50,13 @@ bool NothingToWaitFor(Sock* sock, const Channel& ch) {
 }
 
 // The receiving half leaves without the sender, whose program may be doing something else for a long time (gate.h).
-bool GoAlone(Sock* sock, const Channel& ch) {
+bool GoAlone(Sock* sock, const Channel& ch, bool early) {
   if (!NothingToWaitFor(sock, ch)) return false;
   channel::Disarm(ch.mine->data_waiter);
   channel::Disarm(ch.mine->space_waiter);
   if (!channel::Go(ch.mine->gate)) return false;
   channel::SleepWakeFence();
-  return NothingToWaitFor(sock, ch) || !channel::ComeBack(ch.mine->gate);
+  return NothingToWaitFor(sock, ch) || !channel::ComeBack(ch.mine->gate, early);
 }
 
 // Bells that were sent before the sender could see that we have gone: exactly those, for payload may be right behind them.
@@ -97,10 +97,14 @@ class Leaving {
 
   // Both locks. First of all, once: whether or not the peer is on the ring now, it cannot come back to it.
   void Begin(const Channel& ch) {
-    const std::uint32_t gate = channel::Shut(ch.mine->gate);
+    const bool unread = sock_->rx.tcp_pos == sock_->in.pos && channel::MayEnterLater(sock_->rx, LoadProposal(ch));
+    const std::uint32_t gate = channel::Shut(ch.mine->gate, unread);
+    const channel::GateKind kind = channel::KindOf(gate);
     held_ = channel::HeldGeneration(gate);
-    guarded_ = channel::KindOf(gate) == channel::GateKind::kTaken;
-    all_out_ = channel::KindOf(gate) == channel::GateKind::kOpen;
+    guarded_ = channel::IsUp(gate);
+    all_out_ = kind == channel::GateKind::kOpen || kind == channel::GateKind::kRetreated;
+    early_ = unread && (kind == channel::GateKind::kTaken || kind == channel::GateKind::kRetreating);
+    if (unread && kind == channel::GateKind::kRetreated) channel::PassLeftRing(sock_->rx, LoadProposal(ch));
     gone_ = TryAlone(ch);
     // A SWITCH wakes the peer to see the gate, whatever it waits with; a direction that is on TCP goes up just to send one.
     if (!gone_ && sock_->tx.mode == TxMode::kTcp && held_ != 0) (void)GoUpNow(sock_, ch, 0);
@@ -115,9 +119,9 @@ class Leaving {
     bells_taken_ = gone_ && TakeMissingBells(sock_, fd_, ch);
   }
 
-  [[nodiscard]] bool Done(const Channel& ch) const {
-    const bool all_sent = sock_->tx.mode == TxMode::kTcp || sock_->shut_wr.load(std::memory_order_relaxed) != 0;
-    return all_sent && (bells_taken_ || ReceivedAll(ch));
+  [[nodiscard]] bool HasSentAll() const { return sock_->tx.mode == TxMode::kTcp || sock_->shut_wr.load(std::memory_order_relaxed) != 0; }
+  [[nodiscard]] bool HasReceivedAll(const Channel& ch) const {
+    return bells_taken_ || ReceivedAll(ch) || (early_ && channel::IsAnsweredEarly(ch.mine->gate));
   }
 
  private:
@@ -125,7 +129,7 @@ class Leaving {
   // gate only; and none when all that it ever proposed is over.
   [[nodiscard]] bool TryAlone(const Channel& ch) const {
     const bool settled = sock_->rx.mode == RxMode::kTcp && LoadProposal(ch).generation == sock_->rx.generation && Replayed(ch);
-    return (guarded_ || settled) && GoAlone(sock_, ch);
+    return (guarded_ || settled) && GoAlone(sock_, ch, early_);
   }
 
   // What was given up of the ring comes again by TCP: nothing but a reset can cut it off, or all of it is here.
@@ -157,6 +161,7 @@ class Leaving {
   int fd_;
   std::uint32_t held_ = 0;    // the generation in which the sender was on the ring
   bool guarded_ = false;      // ... and leaves it for us
+  bool early_ = false;        // ... and has payload by TCP unread before it
   bool all_out_ = false;      // it had left before, and its replay was out
   bool gone_ = false;         // left without the sender
   bool bells_taken_ = false;  // gone, and no frame is left in the queue
@@ -165,10 +170,10 @@ class Leaving {
 }  // namespace
 
 void RefuseFrames(Sock* sock, int fd, const Channel& ch) {
-  const std::uint32_t gate = channel::Shut(ch.mine->gate);
+  const std::uint32_t gate = channel::Shut(ch.mine->gate, false);
   // A sender on the ring may leave without a SWITCH. Here that is no loss: what it sends from now on finds a closed socket.
   const bool leaving = channel::KindOf(gate) == channel::GateKind::kSwitching;
-  const bool switch_due = leaving || (channel::KindOf(gate) == channel::GateKind::kTaken && !channel::Go(ch.mine->gate));
+  const bool switch_due = leaving || (channel::IsUp(gate) && !channel::Go(ch.mine->gate));
   const std::uint64_t give_up = MonotonicNs() + kLastFramesNs;
   for (;;) {
     if (sock->rx.mode == RxMode::kTcp) (void)ConsiderProposal(sock, fd, ch);
@@ -199,9 +204,11 @@ void LeaveForGood(SockRef ref, int fd, channel::Reason reason) {
     if (!OpenChannel(sock, &ch) || sock->dead.load(std::memory_order_relaxed) != 0) return;
     if (first) leaving.Begin(ch);
     leaving.Go(ch);
-    if (leaving.Done(ch)) return BackToPlain(sock, fd, ch, reason);
-    const bool ended = sock->fin_seen.load(std::memory_order_relaxed) != 0;
-    if (ended || MonotonicNs() > give_up) return Kill(sock, fd, "no hand-over in time");  // what is only in the ring would be lost unseen
+    const bool received = leaving.HasReceivedAll(ch);
+    if (received && leaving.HasSentAll()) return BackToPlain(sock, fd, ch, reason);
+    // What is only in the ring would be lost unseen. (An end of the peer's stream is no hurry for what it has yet to read of ours.)
+    const bool ended = sock->fin_seen.load(std::memory_order_relaxed) != 0 && !received;
+    if (ended || MonotonicNs() > give_up) return Kill(sock, fd, "no hand-over in time");
     const short events = sock->tx.mode == TxMode::kLeaving ? POLLOUT : 0;
     tx.Unlock();
     rx.Unlock();

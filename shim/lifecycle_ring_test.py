@@ -24,6 +24,9 @@ REASONS = {
     "PosixSpawnWithActions": HANDED_OVER,
     "AHandOverDoesNotNeedThePeersProgram": HANDED_OVER,
     "AHandOverAfterThePeersEndHasAllThatItSent": HANDED_OVER,
+    "AHandOverWhileThePeerSends": HANDED_OVER,
+    "AHandOverAfterThePeersEnd": HANDED_OVER,
+    "AHandOverAfterThePeerHasOutgrownTheRing": HANDED_OVER,
     "SystemInherits": HANDED_OVER,
     "PassedToAStranger": HANDED_OVER,
     "StdioOnASocket": UNSUPPORTED,
@@ -42,7 +45,7 @@ def tests_of(program):
 def problem_with(name, pod, program, folder):
     stats = os.path.join(folder, f"{name}.stats")
     shim = {"VSOCKET_UPGRADE_AFTER": "0", "VSOCKET_STATS": stats}
-    done = pod.run([program, f"--gtest_filter=LifecycleTest.{name}"], shim=shim, env={"LIFECYCLE_ADDRESS": pod.ip}, timeout=60, check=False)
+    done = pod.run([program, f"--gtest_filter=*Test.{name}"], shim=shim, env={"LIFECYCLE_ADDRESS": pod.ip}, timeout=60, check=False)
     if done.returncode != 0:
         return f"exit status {done.returncode}\n{done.stdout[-3000:]}{done.stderr[-1000:]}"
     with open(stats, encoding="utf-8") as stream:

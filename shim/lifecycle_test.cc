@@ -241,6 +241,108 @@ TEST_F(LifecycleTest, AHandOverAfterThePeersEndHasAllThatItSent) {  // closed wi
   EXPECT_EQ(Wait(child), 0);
 }
 
+// The peer goes up behind payload by TCP that this end has not read, as it does with a reader that has shown that it reads. No frame, nor
+// what is in the ring, can overtake that payload; the program that comes next reads it all by TCP.
+class BehindUnreadTest : public LifecycleTest {
+ protected:
+  void SetUp() override {
+    LifecycleTest::SetUp();
+    peer_->Tell("stream " + std::to_string(kProof));
+    ASSERT_TRUE(Echo(fd_, kProof));
+    ASSERT_EQ(peer_->Answer(), "ok");
+    Send(kFirst);  // more than the ring holds: the second comes by TCP
+    Send(kFirst);
+    std::vector<std::uint8_t> bytes(kRead);
+    ASSERT_TRUE(ReadAll(fd_, bytes.data(), kRead));
+    Send(kBehind);
+    ASSERT_EQ(::pipe2(counted_, O_CLOEXEC), 0);
+    ASSERT_EQ(::pipe2(executed_, O_CLOEXEC), 0);
+  }
+
+  void Send(std::size_t size) {
+    peer_->Tell("send " + std::to_string(size));
+    ASSERT_EQ(peer_->Answer(), "ok");
+    sent_ += size;
+  }
+
+  void Close() const {
+    peer_->Tell("close");
+    EXPECT_EQ(peer_->Answer(), "ok");
+  }
+
+  void HandOver() {
+    child_ = ::fork();
+    if (child_ == 0) {
+      ::dup2(fd_, 0);
+      ::dup2(counted_[1], 1);
+      ::execl(kCat, "cat", static_cast<char*>(nullptr));
+      ::_exit(126);
+    }
+    ::close(counted_[1]);
+    ::close(executed_[1]);  // the child's goes with the exec
+    ::close(fd_);
+  }
+
+  // By the program that has the connection now, up to the end.
+  void AllArrives() const {
+    std::size_t total = 0;
+    char block[4096];
+    for (ssize_t got; (got = ::read(counted_[0], block, sizeof block)) > 0; total += static_cast<std::size_t>(got)) {
+      for (ssize_t i = 0; i < got; ++i) {
+        const std::uint64_t at = 64 * kRounds + kProof + kRead + total + static_cast<std::size_t>(i);
+        ASSERT_EQ(static_cast<std::uint8_t>(block[i]), PatternAt(at)) << at;
+      }
+    }
+    EXPECT_EQ(total, sent_ - kRead);
+    ::close(counted_[0]);
+    ::close(executed_[0]);
+    EXPECT_EQ(Wait(child_), 0);
+  }
+
+  static constexpr std::size_t kProof = 1200000, kFirst = 40000, kRead = 70000, kBehind = 1000;
+  int counted_[2] = {-1, -1};
+  int executed_[2] = {-1, -1};
+  pid_t child_ = -1;
+  std::size_t sent_ = 0;
+  std::uint64_t read_ = 64 * kRounds + kProof + kRead;
+};
+
+TEST_F(BehindUnreadTest, AHandOverWhileThePeerSends) {
+  HandOver();
+  for (pollfd item = {executed_[0], POLLIN, 0}; ::poll(&item, 1, 0) == 0;) Send(1);
+  Close();
+  AllArrives();
+}
+
+TEST_F(BehindUnreadTest, AHandOverAfterThePeersEnd) {
+  Close();
+  HandOver();
+  AllArrives();
+}
+
+TEST_F(BehindUnreadTest, AHandOverAfterThePeerHasOutgrownTheRing) {
+  Send(kFirst);
+  Send(kFirst);
+  Send(kFirst);
+  HandOver();
+  for (pollfd item = {executed_[0], POLLIN, 0}; ::poll(&item, 1, 0) == 0;) Send(1);
+  Close();
+  AllArrives();
+}
+
+TEST_F(BehindUnreadTest, ThisProgramReadsItAll) {
+  for (int round = 0; round < 3; ++round) {
+    std::vector<std::uint8_t> bytes(sent_ - (round == 0 ? kRead : 0));
+    ASSERT_TRUE(ReadAll(fd_, bytes.data(), bytes.size()));
+    for (std::size_t i = 0; i < bytes.size(); ++i) ASSERT_EQ(bytes[i], PatternAt(read_ + i)) << round;
+    read_ += bytes.size();
+    sent_ = 0;
+    Send(kFirst);
+    Send(kFirst);
+  }
+  Close();
+}
+
 TEST_F(LifecycleTest, SystemInherits) {
   BeginStream();
   ASSERT_EQ(::fcntl(fd_, F_SETFD, 0), 0);

@@ -57,7 +57,7 @@ void NoteFd(int fd) {
 // A new connection in an old place. The locks stay: a thread that found the last connection here may hold one, to see that it is too late,
 // and would otherwise let go of somebody else's. For the same reason nothing is built anew in place: atomics are stored to.
 void Renew(Sock& sock) {
-  static_assert(sizeof(Sock) == 320, "what was added to Sock belongs here");
+  static_assert(sizeof(Sock) == 384, "what was added to Sock belongs here");
   constexpr auto kOrder = std::memory_order_relaxed;  // published by the table
   const Holding rx(sock.rx_lock);
   const Holding tx(sock.tx_lock);
@@ -69,14 +69,14 @@ void Renew(Sock& sock) {
   for (auto* count : {&sock.nospace, &sock.inside_tx, &sock.inside_rx, &sock.turns, &sock.sleepers}) count->store(0, kOrder);
   for (auto* bytes : {&sock.plain_tx, &sock.plain_rx}) bytes->store(0, kOrder);
   sock.only_fin = sock.outgrown = sock.grown = sock.guarded = false;
-  sock.bells_seen = 0;
+  sock.bells_seen = sock.up_bells = 0;
   sock.in = {};
   sock.rx = {};
   sock.up_attempts = 0;
   sock.out = {};
   sock.tx = {};
   sock.linger[0] = sock.linger[1] = 0;
-  sock.up_since_ns = sock.idle_at = sock.look_again = sock.ring_tx = sock.ring_rx = 0;
+  sock.up_since_ns = sock.up_at = sock.idle_at = sock.look_again = sock.ring_tx = sock.ring_rx = 0;
   sock.cookie = sock.region_id = sock.ask_at_ns = sock.ask_after = 0;
   sock.region = sock.slot = sock.epoch = sock.side = 0;
 }

@@ -63,6 +63,8 @@ struct alignas(64) Sock {
   int linger[2] = {};    // guarded: the program's own
   std::uint64_t up_since_ns = 0;
   std::uint64_t idle_at = 0;     // grown: where `out` stood at the last look
+  std::uint64_t up_at = 0;       // where the last proposal started
+  std::uint32_t up_bells = 0;    // bells sent before it
   std::uint64_t look_again = 0;  // Ticks() at which a busy sender looks at the kernel's side again
 
   // Both.

@@ -159,7 +159,25 @@ channel::Proposal LoadProposal(const Channel& ch) {
 
 bool ConsiderProposal(Sock* sock, int fd, const Channel& ch) {
   if (sock->rx.tcp_pos != sock->in.pos) return false;  // a replay is still to be skipped
-  if (!channel::EnterRing(sock->rx, LoadProposal(ch))) return false;
+  const channel::Proposal proposal = LoadProposal(ch);
+  if (!channel::MayEnterRing(sock->rx, proposal)) return false;
+  const channel::Entry entry = channel::Enter(ch.mine->gate);
+  if (entry == channel::Entry::kTcp) {
+    channel::PassLeftRing(sock->rx, proposal);
+    ch.mine->finished_generation.store(proposal.generation, std::memory_order_release);  // as in ConsiderDrained
+    return false;
+  }
+  if (entry == channel::Entry::kDrain) {
+    sock->in.seen_tail = sock->in.pos;
+    if (!channel::RefreshData(sock->in, *ch.theirs)) {  // after the gate: the tail is final
+      Kill(sock, fd, "impossible tail");
+      return false;
+    }
+    channel::EnterLeftRing(sock->rx, proposal, sock->in.seen_tail);
+    ConsiderDrained(sock, ch);
+    return true;
+  }
+  (void)channel::EnterRing(sock->rx, proposal);
   sock->in.seen_tail = sock->in.pos;
   ch.mine->head.store(sock->in.pos, std::memory_order_release);
   sock->framed.store(sock->fin_seen.load(std::memory_order_relaxed) == 0, std::memory_order_relaxed);

@@ -187,6 +187,7 @@ namespace {
 // rx_lock
 bool AnnounceIfAllIsHere(Sock* sock, int fd, const Channel& ch) {
   if (!AllOfferedIsHere(sock, fd, ch)) return false;
+  if (channel::KindOf(ch.theirs->gate.load(std::memory_order_relaxed)) == channel::GateKind::kTaken) return false;  // it has yet to enter
   if (!channel::Announce(ch.theirs->gate, sock->tx.generation)) return true;
   channel::SleepWakeFence();  // with TakeFramesBeforePayload
   return AllOfferedIsHere(sock, fd, ch) || !channel::Withdraw(ch.theirs->gate, sock->tx.generation);
@@ -249,10 +250,27 @@ bool GoUpNow(Sock* sock, const Channel& ch, std::uint8_t next_byte) {
   ch.mine->proposal_start.store(proposal.start, std::memory_order_relaxed);
   ch.mine->proposal_generation.store(proposal.generation, std::memory_order_release);  // pairs with LoadProposal
   sock->up_since_ns = MonotonicNs();
+  sock->up_at = out.pos;
+  sock->up_bells = ch.mine->bells.load(std::memory_order_relaxed);
   sock->look_again = Ticks() + kLookAroundTicks;
   CountUp();
   return true;
 }
+
+namespace {
+
+// tx_lock, kRing. Has this generation's first frame been sent?
+bool HasFramed(const Sock* sock, const Channel& ch) {
+  return ch.mine->bells.load(std::memory_order_relaxed) != sock->up_bells;
+}
+
+// tx_lock, kRing. The receiver has yet to read payload by TCP that came before.
+bool IsBehindUnread(const Sock* sock, const Channel& ch) {
+  return channel::KindOf(ch.theirs->gate.load(std::memory_order_relaxed)) == channel::GateKind::kTaken &&
+         ch.theirs->head.load(std::memory_order_relaxed) < sock->up_at;
+}
+
+}  // namespace
 
 int StartLeaving(Sock* sock, int fd, const Channel& ch) {
   // Bells that nobody has slept on would still be unread when this process dies, and its kernel then drops what it has sent by TCP. (Lock
@@ -263,13 +281,15 @@ int StartLeaving(Sock* sock, int fd, const Channel& ch) {
     if (!mine) sock->rx_lock.Release();
   }
   if (sock->tx.mode != TxMode::kRing) return sock->dead.load(std::memory_order_relaxed) != 0 ? -ECONNRESET : 0;
-  const bool tell = channel::Leave(ch.theirs->gate, sock->tx.generation);
+  const bool framed = HasFramed(sock, ch);
+  const bool tell = channel::Leave(ch.theirs->gate, sock->tx.generation, framed);
   if (channel::HasLeft(ch.theirs->gate)) GuardReplay(sock, fd);
   if (!channel::RefreshRoom(sock->out, *ch.theirs)) {  // after the gate: the head of one who has gone is final
     Kill(sock, fd, "impossible head");
     return -ECONNRESET;
   }
   (tell ? channel::GoDown : channel::GoDownSilently)(sock->tx, sock->out.seen_head, sock->out.pos);
+  if (sock->tx.mode == TxMode::kTcp) channel::EndLeave(ch.theirs->gate, sock->tx.generation);  // nothing to replay, and no SWITCH
   CountDown();
   // Who sleeps for room in the ring waits for the kernel from now on.
   if (sock->sleepers.load(std::memory_order_relaxed) != 0) WakeSleepers(sock);
@@ -289,7 +309,8 @@ int Flush(Sock* sock, int fd, const Channel& ch) {
   // A FIN has cut the replay off: the reader has the ring.
   if (sock->shut_wr.load(std::memory_order_relaxed) != 0) return 0;
   const bool leaving = tx.mode == TxMode::kLeaving;
-  if (leaving && channel::KindOf(ch.theirs->gate.load(std::memory_order_relaxed)) == channel::GateKind::kShut) {
+  const channel::GateKind kind = channel::KindOf(ch.theirs->gate.load(std::memory_order_relaxed));
+  if (leaving && (kind == channel::GateKind::kShut || kind == channel::GateKind::kShutEarly)) {
     GuardReplay(sock, fd);  // the receiver has left after the replay had begun, and waits for this
     channel::Answer(ch.theirs->gate);
   }
@@ -349,7 +370,8 @@ int Bell(Sock* sock, int fd, const Channel& ch, BellFor what) {
   if (sock->tx.mode != TxMode::kRing || sock->shut_wr.load(std::memory_order_relaxed)) return 0;
   // Counted first: a receiver that leaves waits for those that are on their way, and one that has left gets none (gate.h).
   ch.mine->bells.fetch_add(1, std::memory_order_seq_cst);
-  const bool gone = channel::KindOf(ch.theirs->gate.load(std::memory_order_seq_cst)) == channel::GateKind::kGone;
+  const channel::GateKind kind = channel::KindOf(ch.theirs->gate.load(std::memory_order_seq_cst));
+  const bool gone = kind == channel::GateKind::kGone || kind == channel::GateKind::kShutEarly;
   // With TakeFramesBeforePayload: who has left the ring has payload for TCP, and wants no room.
   const bool moot = gone || (what == BellFor::kRoom && channel::SenderHasLeft(ch.mine->gate));
   long sent = moot ? 0 : SendNow(fd, &sock->tx.marker, 1, 0);
@@ -362,7 +384,13 @@ void RingLocked(Sock* sock, int fd, const Channel& ch, std::uint32_t target, Bel
   if (sock->dead.load(std::memory_order_relaxed) == kKilled) return;  // nor is the region held any more
   const bool fast = target >= channel::kFirstWakeFd && RingWakeFd(sock, target - channel::kFirstWakeFd);
   CountRing(fast);
-  if (!fast) (void)Bell(sock, fd, ch, what);
+  if (fast) return;
+  // A bell behind unread payload could not be taken for a hand-over. What it would tell of can tell of itself, by TCP.
+  if (what == BellFor::kData && sock->tx.mode == TxMode::kRing && IsBehindUnread(sock, ch) && !HasFramed(sock, ch)) {
+    (void)StartLeaving(sock, fd, ch);
+    return;
+  }
+  (void)Bell(sock, fd, ch, what);
 }
 
 void RingForRoom(SockRef ref, int fd, std::uint32_t target) {
