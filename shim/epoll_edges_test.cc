@@ -598,12 +598,13 @@ TEST_F(EpollEdgesTest, ThreadsShareASet) {
 TEST_F(EpollEdgesTest, ConnectionsComeAndGoUnderAThreadThatLooks) {
   constexpr int kRounds = 100;
   constexpr int kCopies = 100;
+  constexpr int kBytes = 100;  // a round
   Connect();
   WarmUp();
   Watch(server_.Get(), EPOLLIN | EPOLLET);
   std::atomic<int> seen{0};
   std::thread looker([&] {
-    while (seen != kRounds && !stop_) {
+    while (seen != kRounds * kBytes && !stop_) {
       epoll_event event{};
       (void)::epoll_wait(epoll_.Get(), &event, 1, kPatienceMs);
       for (char byte = 0; ::read(server_.Get(), &byte, 1) == 1;) ++seen;
@@ -616,17 +617,18 @@ TEST_F(EpollEdgesTest, ConnectionsComeAndGoUnderAThreadThatLooks) {
       copies.emplace_back(::fcntl(server_.Get(), F_DUPFD_CLOEXEC, 3));
       Watch(copies.back().Get(), EPOLLIN | EPOLLET);
     }
-    EXPECT_EQ(::write(client_.Get(), "x", 1), 1);
+    const char bytes[kBytes] = {};
+    EXPECT_TRUE(WriteAll(client_.Get(), bytes, sizeof bytes));
     for (auto& copy : copies) {
       EXPECT_EQ(::epoll_ctl(epoll_.Get(), EPOLL_CTL_DEL, copy.Get(), nullptr), 0);  // a close would not: the file is open elsewhere
       copy.Reset();
     }
     const auto patience = std::chrono::steady_clock::now() + std::chrono::milliseconds(kPatienceMs);
-    while (seen <= round && !late) late = std::chrono::steady_clock::now() > patience;
+    while (seen != (round + 1) * kBytes && !late) late = std::chrono::steady_clock::now() > patience;
   }
   stop_ = true;
   looker.join();
-  EXPECT_EQ(seen, kRounds) << "a byte was there, and the thread that waited was not told";
+  EXPECT_EQ(seen, kRounds * kBytes) << "bytes were there, and the thread that waited was not told";
 }
 
 }  // namespace

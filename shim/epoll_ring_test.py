@@ -21,7 +21,7 @@ WAYS = {
 UNFIT = {
     "flapping": [
         "ALoopIsToldOfAnEndBehindTheLastBytes",  # its connections end before a millisecond is over
-        "ConnectionsComeAndGoUnderAThreadThatLooks",  # moves a byte now and then
+        "ConnectionsComeAndGoUnderAThreadThatLooks",  # moves little at a time, and waits
     ]
 }
 TESTS = {"late": ["ALoopIsToldOfAllThatComesAfterAShortReadOrWrite"]}  # others move less before they begin
