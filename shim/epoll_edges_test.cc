@@ -77,16 +77,22 @@ class EpollEdgesTest : public ::testing::Test {
 
   // Bytes back and forth until the connection is on its ring, where that is possible. Both descriptors as they are.
   void WarmUp() const {
+    constexpr int kRounds = 400;
     std::uint8_t bytes[64];
-    for (int round = 0; round < 400; ++round) {
-      ASSERT_TRUE(WriteAll(client_.Get(), bytes, sizeof bytes));
-      for (std::size_t got = 0; got < sizeof bytes;) {
-        const ssize_t one = ::read(server_.Get(), bytes, sizeof bytes - got);
-        if (one > 0) got += static_cast<std::size_t>(one);
-      }
-      ASSERT_TRUE(WriteAll(server_.Get(), bytes, sizeof bytes));
-      ASSERT_TRUE(ReadAll(client_.Get(), bytes, sizeof bytes));
+    shim::WarmUp warm_up(client_.Get());
+    do {
+      for (int round = 0; round < kRounds; ++round) PingPong(bytes);
+    } while (!HasFatalFailure() && warm_up.GoesOn(kRounds * sizeof bytes));
+  }
+
+  void PingPong(std::uint8_t (&bytes)[64]) const {
+    ASSERT_TRUE(WriteAll(client_.Get(), bytes, sizeof bytes));
+    for (std::size_t got = 0; got < sizeof bytes;) {
+      const ssize_t one = ::read(server_.Get(), bytes, sizeof bytes - got);
+      if (one > 0) got += static_cast<std::size_t>(one);
     }
+    ASSERT_TRUE(WriteAll(server_.Get(), bytes, sizeof bytes));
+    ASSERT_TRUE(ReadAll(client_.Get(), bytes, sizeof bytes));
   }
 
   static void SetNonBlocking(int fd) { ASSERT_EQ(::fcntl(fd, F_SETFL, ::fcntl(fd, F_GETFL) | O_NONBLOCK), 0); }

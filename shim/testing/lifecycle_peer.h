@@ -23,6 +23,20 @@ bool WriteAll(int fd, const void* from, std::size_t size);
 bool EchoAll(int fd);
 bool Echo(int fd, std::size_t size);
 
+// Warms a connection up until it is on rings, where there is an agent (LIFECYCLE_ADDRESS is set) to put it there. The kernel's own counts
+// tell, whatever a library in between makes of getsockopt(2).
+class WarmUp {
+ public:
+  explicit WarmUp(int fd) : fd_(fd) {}
+  // After `size` bytes went each way since the last call. False: on rings, or it is no use to wait.
+  [[nodiscard]] bool GoesOn(std::size_t size);
+
+ private:
+  int fd_;
+  int turns_ = 0;
+  std::uint64_t by_tcp_ = 0;
+};
+
 // Orders, answered "ok" or by what went wrong:
 //   rounds N    N times 64 bytes out and back
 //   stream N    N bytes out while they come back
