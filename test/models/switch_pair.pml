@@ -164,7 +164,8 @@ inline RingForData(target) {
 
 inline ConsiderGoingUp() {
   if
-  :: txm[i] == T && gen[i] < G && attached[i] && !plain[i] && !shut[i] && !fin_seen[i] && !pinned[i] && lease && SEES && (gate[P] == OPEN || gate[P] == RETREATED(gen[i])) ->
+  :: txm[i] == T && gen[i] < G && attached[i] && !plain[i] && !shut[i] && !fin_seen[i] && !pinned[i] && lease && SEES &&
+     (gate[P] == OPEN || gate[P] == RETREATED(gen[i])) ->
        gen[i]++; rang[i] = 0; gate[P] = TAKEN(gen[i]);
        shead[i] = opos[i]; tail[i] = opos[i]; pstart[i] = opos[i]; pgen[i] = gen[i]; txm[i] = R
   :: else
@@ -355,7 +356,8 @@ proctype Rcv(byte i) {
        Attach();
        how = 0;
 #ifndef BAD_READER_IGNORES_GATE
-       if :: txm[i] == R && (gate[P] == SHUT || gate[P] == SHUTEARLY) && !reset[i] -> StartLeaving() :: else fi;   /* a program may only ever receive from now on */
+       /* a program may only ever receive from now on */
+       if :: txm[i] == R && (gate[P] == SHUT || gate[P] == SHUTEARLY) && !reset[i] -> StartLeaving() :: else fi;
 #endif
 #ifndef BAD_REPLAY_LEFT_BEHIND
        Flush();
@@ -478,7 +480,8 @@ proctype Rcv(byte i) {
           kind = 0; pos = 0;
           if
           :: (txm[i] == T || shut[i]) &&
-             ((rxm[i] == T && tpos[i] == ipos[i] && REPLAYED && (!HELD(target) || (target >> 3) == rgen[i])) || (gate[i] == ANSWERED && rxm[i] == T && tpos[i] == ipos[i]) ||
+             ((rxm[i] == T && tpos[i] == ipos[i] && REPLAYED && (!HELD(target) || (target >> 3) == rgen[i])) ||
+              (gate[i] == ANSWERED && rxm[i] == T && tpos[i] == ipos[i]) ||
               (fin_seen[i] && ipos[i] == tail[P])) ->
                attached[i] = 0; plain[i] = 1; framed[i] = 0; rxm[i] = T; tpos[i] = ipos[i]; target = 0; did = 0; break
           :: else ->
