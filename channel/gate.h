@@ -3,16 +3,17 @@
 //
 //   kOpen        nobody is on the ring                      sender: Take -> kTaken
 //   kTaken       the sender is up, or about to be           sender: Leave -> kRetreating, or kSwitching; receiver: Enter -> kEntered,
-//                                                           Shut -> kShut, kShutEarly
+//                                                           Shut -> kShutEarly
 //   kEntered     ... and the receiver reads the ring        sender: Leave, Announce -> kSwitching; receiver: Shut -> kShut
 //   kSwitching   its SWITCH and replay are on the way       sender: EndLeave -> kOpen, Cut -> kCut; receiver: Shut -> kShut
 //                ... or announced                           sender: Withdraw -> kEntered
 //   kCut         a FIN has cut the replay off: it is in the ring only
-//   kRetreating  its replay is on the way, without SWITCH   sender: EndLeave -> kRetreated; receiver: Shut -> kShut, kShutEarly
+//   kRetreating  its replay is on the way, without SWITCH   sender: EndLeave -> kRetreated; receiver: Shut -> kShutBehind
 //   kRetreated   ... and out                                sender: Take -> kTaken; receiver: Shut -> kShut
 //   kShut        the receiver must have TCP                 sender: Leave (SWITCH), Answer, EndLeave -> kAnswered; receiver: Go -> kGone
-//   kShutEarly   ... and has not entered the ring           sender: Leave -> kAnsweredEarly (no SWITCH), or kAnswered (SWITCH), Answer,
-//                                                           EndLeave -> kAnsweredEarly; receiver: Go -> kGone, Enter -> kShut
+//   kShutEarly   ... and has not entered the ring           sender: Leave -> kAnsweredEarly (no SWITCH), or kAnswered (SWITCH);
+//                                                           receiver: Go -> kGone, Enter -> kShut
+//   kShutBehind  ... nor could it, before the sender left   sender: Answer, EndLeave -> kAnsweredEarly
 //   kGone        the receiver has left, nothing unread      sender: Leave -> kResumed (no SWITCH); receiver: ComeBack -> kShut, kShutEarly
 //   kAnswered, kAnsweredEarly, kResumed: the sender has seen it; for good
 //
@@ -21,7 +22,7 @@
 //
 // A receiver that has not entered may have unread payload by TCP before the proposal's start. Whoever has the connection next could not
 // take a SWITCH from behind that. So none is sent (unless a bell stands there already): what is in the ring follows that payload by TCP.
-// A receiver that comes to the proposal's start in kRetreating has the ring as in kSwitching.
+// A receiver that comes to the proposal's start in kRetreating has the ring as in kSwitching; and in kShutBehind, to give it up.
 //
 // Go is for a receiver whose sender's program does nothing: the ring is drained, so no SWITCH is needed if the sender can never publish
 // unseen. The two meet as in wake.h: the receiver stores kGone, fences and looks at the tail again (and comes back if it has moved); the
@@ -48,6 +49,7 @@ enum class GateKind : std::uint32_t {
   kEntered = 10,
   kRetreating = 11,
   kRetreated = 12,
+  kShutBehind = 13,
 };
 
 // The word: generation << 4 | kind. The generation is the sender's, while it is on the ring or leaves it; else 0.
@@ -98,7 +100,7 @@ using Gate = std::atomic<std::uint32_t>;
 }
 
 // Sender, about to leave the ring. True: a SWITCH must say so. False: the receiver reads TCP, from its head on, or from the proposal's
-// start on. `framed`: a frame of this generation has been sent.
+// start on. `framed`: a frame of this generation has been sent, or nothing unread would stand before it.
 [[nodiscard]] inline bool Leave(Gate& gate, std::uint32_t generation, bool framed) {
   for (int attempt = 0; attempt < 64; ++attempt) {  // an honest receiver changes it at most a few times
     const std::uint32_t word = gate.load(std::memory_order_seq_cst);
@@ -139,7 +141,7 @@ using Gate = std::atomic<std::uint32_t>;
 // Sender on the way out, that has made sure that nothing but a reset can cut its replay off.
 inline void Answer(Gate& gate) {
   if (Change(gate, GateWord(GateKind::kShut), GateWord(GateKind::kAnswered))) return;
-  (void)Change(gate, GateWord(GateKind::kShutEarly), GateWord(GateKind::kAnsweredEarly));
+  (void)Change(gate, GateWord(GateKind::kShutBehind), GateWord(GateKind::kAnsweredEarly));
 }
 
 // Sender: SWITCH and replay are out.
@@ -155,17 +157,32 @@ inline void EndLeave(Gate& gate, std::uint32_t generation) {
          Change(gate, GateWord(GateKind::kSwitching, generation), GateWord(GateKind::kCut));
 }
 
-// Receiver: from here on the sender cannot go up, and leaves at its next look. Returns what the gate said before. `early`: the receiver has
-// unread payload before the start of the ring.
-inline std::uint32_t Shut(Gate& gate, bool early) {
+// Sender on the way out: has the receiver shut the gate after that had begun?
+[[nodiscard]] inline bool IsShutMeanwhile(const Gate& gate) {
+  const GateKind kind = KindOf(gate.load(std::memory_order_relaxed));
+  return kind == GateKind::kShut || kind == GateKind::kShutBehind;
+}
+
+// Receiver: from here on the sender cannot go up, and leaves at its next look. Returns what the gate said before.
+inline std::uint32_t Shut(Gate& gate) {
   std::uint32_t word = gate.load(std::memory_order_seq_cst);
   for (;;) {
-    const GateKind kind = KindOf(word);
-    const bool unentered = kind == GateKind::kTaken || kind == GateKind::kRetreating;
-    const bool other =
-        kind == GateKind::kOpen || kind == GateKind::kEntered || kind == GateKind::kSwitching || kind == GateKind::kRetreated;
-    if (!unentered && !other) return word;
-    const GateKind to = early && unentered ? GateKind::kShutEarly : GateKind::kShut;
+    GateKind to = GateKind::kShut;
+    switch (KindOf(word)) {
+      case GateKind::kTaken:
+        to = GateKind::kShutEarly;
+        break;
+      case GateKind::kRetreating:
+        to = GateKind::kShutBehind;
+        break;
+      case GateKind::kOpen:
+      case GateKind::kEntered:
+      case GateKind::kSwitching:
+      case GateKind::kRetreated:
+        break;
+      default:
+        return word;
+    }
     if (gate.compare_exchange_weak(word, GateWord(to), std::memory_order_seq_cst)) return word;
   }
 }
@@ -187,6 +204,7 @@ enum class Entry : std::uint8_t {
         if (Change(gate, word, GateWord(GateKind::kShut))) return Entry::kRing;
         break;
       case GateKind::kRetreating:
+      case GateKind::kShutBehind:
         return Entry::kDrain;
       case GateKind::kRetreated:
       case GateKind::kAnsweredEarly:

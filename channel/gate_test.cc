@@ -35,7 +35,7 @@ TEST(Gate, UpAndDownAgainOpensIt) {
 
 TEST(Gate, ShutKeepsTheSenderDownForGood) {
   Gate gate{0};
-  EXPECT_EQ(KindOf(Shut(gate, false)), GateKind::kOpen);
+  EXPECT_EQ(KindOf(Shut(gate)), GateKind::kOpen);
   EXPECT_TRUE(MustLeave(gate));
   EXPECT_FALSE(Take(gate, kGeneration));
   EndLeave(gate, kGeneration);
@@ -46,7 +46,7 @@ TEST(Gate, ShutKeepsTheSenderDownForGood) {
 TEST(Gate, SenderOnTheRingAnswersWithASwitch) {
   Gate gate{0};
   ASSERT_TRUE(Up(gate));
-  EXPECT_EQ(HeldGeneration(Shut(gate, false)), kGeneration);
+  EXPECT_EQ(HeldGeneration(Shut(gate)), kGeneration);
   EXPECT_TRUE(MustLeave(gate));
   EXPECT_TRUE(Leave(gate, kGeneration, false));
   EXPECT_EQ(Kind(gate), GateKind::kAnswered);
@@ -56,7 +56,7 @@ TEST(Gate, SenderOnTheRingAnswersWithASwitch) {
 TEST(Gate, ReceiverGoesWithoutASenderThatDoesNothing) {
   Gate gate{0};
   ASSERT_TRUE(Up(gate));
-  Shut(gate, false);
+  Shut(gate);
   ASSERT_TRUE(Go(gate));
   ASSERT_TRUE(ComeBack(gate, false));
   ASSERT_TRUE(Go(gate));
@@ -70,7 +70,7 @@ TEST(Gate, ReplayBegunBeforeIsAnswered) {
   Gate gate{0};
   ASSERT_TRUE(Up(gate));
   ASSERT_TRUE(Leave(gate, kGeneration, false));
-  EXPECT_EQ(KindOf(Shut(gate, false)), GateKind::kSwitching);
+  EXPECT_EQ(KindOf(Shut(gate)), GateKind::kSwitching);
   EXPECT_FALSE(Cut(gate, kGeneration)) << "a FIN must wait for the replay";
   EXPECT_EQ(Kind(gate), GateKind::kShut);
   Answer(gate);
@@ -81,7 +81,7 @@ TEST(Gate, ReplayThatEndsAfterTheGateIsShutIsAnsweredToo) {
   Gate gate{0};
   ASSERT_TRUE(Up(gate));
   ASSERT_TRUE(Leave(gate, kGeneration, false));
-  Shut(gate, false);
+  Shut(gate);
   EndLeave(gate, kGeneration);
   EXPECT_EQ(Kind(gate), GateKind::kAnswered);
 }
@@ -92,7 +92,7 @@ TEST(Gate, ReplayCutOffByAFinIsSeenByAReceiverThatComesLater) {
   ASSERT_TRUE(Leave(gate, kGeneration, false));
   ASSERT_TRUE(Cut(gate, kGeneration));
   EXPECT_FALSE(HasLeft(gate)) << "the receiver is still on the ring, and reads the rest there";
-  EXPECT_EQ(KindOf(Shut(gate, false)), GateKind::kCut);
+  EXPECT_EQ(KindOf(Shut(gate)), GateKind::kCut);
   EXPECT_EQ(Kind(gate), GateKind::kCut) << "no answer will come";
   EndLeave(gate, kGeneration);
   EXPECT_EQ(Kind(gate), GateKind::kOpen) << "nothing was cut off after all";
@@ -101,7 +101,7 @@ TEST(Gate, ReplayCutOffByAFinIsSeenByAReceiverThatComesLater) {
 TEST(Gate, AReceiverThatHasNotEnteredNeedsNoSwitch) {
   Gate gate{0};
   ASSERT_TRUE(Take(gate, kGeneration));
-  EXPECT_EQ(HeldGeneration(Shut(gate, true)), kGeneration);
+  EXPECT_EQ(HeldGeneration(Shut(gate)), kGeneration);
   EXPECT_TRUE(MustLeave(gate));
   EXPECT_TRUE(HasLeft(gate)) << "a replay is guarded";
   EXPECT_FALSE(Leave(gate, kGeneration, false));
@@ -116,7 +116,7 @@ TEST(Gate, AReceiverThatHasNotEnteredNeedsNoSwitch) {
 TEST(Gate, AFrameBehindPayloadIsFollowedByASwitch) {
   Gate gate{0};
   ASSERT_TRUE(Take(gate, kGeneration));
-  Shut(gate, true);
+  Shut(gate);
   EXPECT_TRUE(Leave(gate, kGeneration, true));
   EXPECT_EQ(Kind(gate), GateKind::kAnswered);
   EXPECT_EQ(Enter(gate), Entry::kRing) << "once it has read what is before them";
@@ -125,7 +125,7 @@ TEST(Gate, AFrameBehindPayloadIsFollowedByASwitch) {
 TEST(Gate, AReceiverThatEntersAfterAllNeedsASwitch) {
   Gate gate{0};
   ASSERT_TRUE(Take(gate, kGeneration));
-  Shut(gate, true);
+  Shut(gate);
   EXPECT_EQ(Enter(gate), Entry::kRing);
   EXPECT_EQ(Kind(gate), GateKind::kShut);
   EXPECT_TRUE(Leave(gate, kGeneration, false));
@@ -135,7 +135,7 @@ TEST(Gate, AReceiverThatEntersAfterAllNeedsASwitch) {
 TEST(Gate, AReceiverThatHasNotEnteredAnEmptyRingGoesAlone) {
   Gate gate{0};
   ASSERT_TRUE(Take(gate, kGeneration));
-  Shut(gate, true);
+  Shut(gate);
   ASSERT_TRUE(Go(gate));
   EXPECT_EQ(Enter(gate), Entry::kTcp);
   ASSERT_TRUE(ComeBack(gate, true));
@@ -161,10 +161,14 @@ TEST(Gate, ASilentReplayIsAnsweredToAReceiverThatWantsTcp) {
   Gate gate{0};
   ASSERT_TRUE(Take(gate, kGeneration));
   EXPECT_FALSE(Leave(gate, kGeneration, false));
-  EXPECT_EQ(KindOf(Shut(gate, true)), GateKind::kRetreating);
+  EXPECT_EQ(KindOf(Shut(gate)), GateKind::kRetreating);
   EXPECT_FALSE(Cut(gate, kGeneration)) << "a FIN must wait for the replay";
+  EXPECT_TRUE(IsShutMeanwhile(gate));
+  EXPECT_EQ(Enter(gate), Entry::kDrain) << "no SWITCH comes, even if it has read up to the ring";
+  EXPECT_FALSE(Go(gate));
   EndLeave(gate, kGeneration);
   EXPECT_TRUE(IsAnsweredEarly(gate));
+  EXPECT_EQ(Enter(gate), Entry::kTcp);
 }
 
 TEST(Gate, AFrameIsNotFollowedSilently) {
@@ -195,7 +199,7 @@ TEST(Gate, ALeaveThatTheReceiverCountsOnIsNotWithdrawn) {
   Gate gate{0};
   ASSERT_TRUE(Up(gate));
   ASSERT_TRUE(Announce(gate, kGeneration));
-  EXPECT_EQ(KindOf(Shut(gate, false)), GateKind::kSwitching);
+  EXPECT_EQ(KindOf(Shut(gate)), GateKind::kSwitching);
   EXPECT_FALSE(Withdraw(gate, kGeneration));
   EXPECT_FALSE(SenderHasLeft(gate)) << "it waits for room as long as it has not answered";
   EXPECT_TRUE(Leave(gate, kGeneration, false));
@@ -232,7 +236,7 @@ TEST(Gate, FinAndLeavingReceiverNeverBothGoFirst) {
   bool cut = false;
   GateKind seen = GateKind::kOpen;
   Race([](Gate& gate) { ASSERT_TRUE(Up(gate) && Leave(gate, kGeneration, false)); }, [&](Gate& gate) { cut = Cut(gate, kGeneration); },
-       [&](Gate& gate) { seen = KindOf(Shut(gate, false)); },
+       [&](Gate& gate) { seen = KindOf(Shut(gate)); },
        [&](Gate& gate) {
          EXPECT_EQ(cut, seen == GateKind::kCut) << "the receiver knows that the replay was cut off, or the sender that it must not be";
          EXPECT_EQ(Kind(gate), cut ? GateKind::kCut : GateKind::kShut);
@@ -246,7 +250,7 @@ TEST(Gate, SenderAndReceiverAgreeWhetherTheRingIsEntered) {
     Race(
         [&](Gate& gate) {
           ASSERT_TRUE(Take(gate, kGeneration));
-          if (shut) Shut(gate, true);
+          if (shut) Shut(gate);
         },
         [&](Gate& gate) { tell = Leave(gate, kGeneration, false); }, [&](Gate& gate) { entry = Enter(gate); },
         [&](Gate& gate) {
@@ -262,7 +266,7 @@ TEST(Gate, SenderAndReceiverAgreeWhetherASwitchComes) {
   Race(
       [](Gate& gate) {
         ASSERT_TRUE(Up(gate));
-        Shut(gate, false);
+        Shut(gate);
       },
       [&](Gate& gate) { tell = Leave(gate, kGeneration, false); }, [&](Gate& gate) { gone = Go(gate); },
       [&](Gate& gate) {

@@ -42,11 +42,9 @@ void SentWhileLeaving(SwitchSender& s, std::size_t size) {
   if (s.frame_sent == kSwitchFrameSize && s.replay_from == s.replay_end) s.mode = SwitchSender::Mode::kTcp;
 }
 
-namespace {
 bool IsNew(const SwitchReceiver& r, const Proposal& proposal) {
   return proposal.generation == NextGeneration(r.generation) && proposal.start >= r.tcp_pos;
 }
-}  // namespace
 
 std::uint64_t PayloadBound(const SwitchReceiver& r, const Proposal& proposal) {
   return IsNew(r, proposal) ? proposal.start - r.tcp_pos : UINT64_MAX;
@@ -54,10 +52,6 @@ std::uint64_t PayloadBound(const SwitchReceiver& r, const Proposal& proposal) {
 
 bool MayEnterRing(const SwitchReceiver& r, const Proposal& proposal) {
   return r.mode == SwitchReceiver::Mode::kTcp && IsNew(r, proposal) && proposal.start == r.tcp_pos;
-}
-
-bool MayEnterLater(const SwitchReceiver& r, const Proposal& proposal) {
-  return r.mode == SwitchReceiver::Mode::kTcp && IsNew(r, proposal) && proposal.start > r.tcp_pos;
 }
 
 bool EnterRing(SwitchReceiver& r, const Proposal& proposal) {

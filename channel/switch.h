@@ -92,9 +92,9 @@ struct SwitchReceiver {
 // In kTcp: how many bytes from tcp_pos on are payload at most; the rest of what was seen are frames. SIZE_MAX: no bound.
 [[nodiscard]] std::uint64_t PayloadBound(const SwitchReceiver& r, const Proposal& proposal);
 
-// Is the proposal new, and all payload before its start taken from TCP? Or is some still to be taken?
+// Is the proposal new? And is all payload before its start taken from TCP?
+[[nodiscard]] bool IsNew(const SwitchReceiver& r, const Proposal& proposal);
 [[nodiscard]] bool MayEnterRing(const SwitchReceiver& r, const Proposal& proposal);
-[[nodiscard]] bool MayEnterLater(const SwitchReceiver& r, const Proposal& proposal);
 
 // Enters the ring if it may. True when it did.
 [[nodiscard]] bool EnterRing(SwitchReceiver& r, const Proposal& proposal);

@@ -50,10 +50,11 @@ bool NothingToWaitFor(Sock* sock, const Channel& ch) {
 }
 
 // The receiving half leaves without the sender, whose program may be doing something else for a long time (gate.h).
-bool GoAlone(Sock* sock, const Channel& ch, bool early) {
+bool GoAlone(Sock* sock, const Channel& ch) {
   if (!NothingToWaitFor(sock, ch)) return false;
   channel::Disarm(ch.mine->data_waiter);
   channel::Disarm(ch.mine->space_waiter);
+  const bool early = channel::KindOf(ch.mine->gate.load(std::memory_order_relaxed)) == channel::GateKind::kShutEarly;
   if (!channel::Go(ch.mine->gate)) return false;
   channel::SleepWakeFence();
   return NothingToWaitFor(sock, ch) || !channel::ComeBack(ch.mine->gate, early);
@@ -97,14 +98,14 @@ class Leaving {
 
   // Both locks. First of all, once: whether or not the peer is on the ring now, it cannot come back to it.
   void Begin(const Channel& ch) {
-    const bool unread = sock_->rx.tcp_pos == sock_->in.pos && channel::MayEnterLater(sock_->rx, LoadProposal(ch));
-    const std::uint32_t gate = channel::Shut(ch.mine->gate, unread);
+    (void)ConsiderProposal(sock_, fd_, ch);  // best on the ring, if it is the next to be read
+    const std::uint32_t gate = channel::Shut(ch.mine->gate);
     const channel::GateKind kind = channel::KindOf(gate);
     held_ = channel::HeldGeneration(gate);
     guarded_ = channel::IsUp(gate);
     all_out_ = kind == channel::GateKind::kOpen || kind == channel::GateKind::kRetreated;
-    early_ = unread && (kind == channel::GateKind::kTaken || kind == channel::GateKind::kRetreating);
-    if (unread && kind == channel::GateKind::kRetreated) channel::PassLeftRing(sock_->rx, LoadProposal(ch));
+    const channel::Proposal proposal = LoadProposal(ch);
+    if (kind == channel::GateKind::kRetreated && channel::IsNew(sock_->rx, proposal)) channel::PassLeftRing(sock_->rx, proposal);
     gone_ = TryAlone(ch);
     // A SWITCH wakes the peer to see the gate, whatever it waits with; a direction that is on TCP goes up just to send one.
     if (!gone_ && sock_->tx.mode == TxMode::kTcp && held_ != 0) (void)GoUpNow(sock_, ch, 0);
@@ -121,7 +122,9 @@ class Leaving {
 
   [[nodiscard]] bool HasSentAll() const { return sock_->tx.mode == TxMode::kTcp || sock_->shut_wr.load(std::memory_order_relaxed) != 0; }
   [[nodiscard]] bool HasReceivedAll(const Channel& ch) const {
-    return bells_taken_ || ReceivedAll(ch) || (early_ && channel::IsAnsweredEarly(ch.mine->gate));
+    // Without SWITCH: all that comes is payload.
+    const bool silently = channel::IsAnsweredEarly(ch.mine->gate) && sock_->rx.mode == RxMode::kTcp && sock_->rx.tcp_pos == sock_->in.pos;
+    return bells_taken_ || ReceivedAll(ch) || silently;
   }
 
  private:
@@ -129,12 +132,13 @@ class Leaving {
   // gate only; and none when all that it ever proposed is over.
   [[nodiscard]] bool TryAlone(const Channel& ch) const {
     const bool settled = sock_->rx.mode == RxMode::kTcp && LoadProposal(ch).generation == sock_->rx.generation && Replayed(ch);
-    return (guarded_ || settled) && GoAlone(sock_, ch, early_);
+    return (guarded_ || settled) && GoAlone(sock_, ch);
   }
 
   // What was given up of the ring comes again by TCP: nothing but a reset can cut it off, or all of it is here.
   [[nodiscard]] bool Replayed(const Channel& ch) const {
-    const bool answered = channel::KindOf(ch.mine->gate.load(std::memory_order_acquire)) == channel::GateKind::kAnswered;
+    const channel::GateKind kind = channel::KindOf(ch.mine->gate.load(std::memory_order_acquire));
+    const bool answered = kind == channel::GateKind::kAnswered || kind == channel::GateKind::kAnsweredEarly;
     return guarded_ || all_out_ || answered || sock_->in.pos + QueuedByTcp(fd_) >= sock_->rx.drain_until;
   }
 
@@ -161,7 +165,6 @@ class Leaving {
   int fd_;
   std::uint32_t held_ = 0;    // the generation in which the sender was on the ring
   bool guarded_ = false;      // ... and leaves it for us
-  bool early_ = false;        // ... and has payload by TCP unread before it
   bool all_out_ = false;      // it had left before, and its replay was out
   bool gone_ = false;         // left without the sender
   bool bells_taken_ = false;  // gone, and no frame is left in the queue
@@ -170,7 +173,7 @@ class Leaving {
 }  // namespace
 
 void RefuseFrames(Sock* sock, int fd, const Channel& ch) {
-  const std::uint32_t gate = channel::Shut(ch.mine->gate, false);
+  const std::uint32_t gate = channel::Shut(ch.mine->gate);
   // A sender on the ring may leave without a SWITCH. Here that is no loss: what it sends from now on finds a closed socket.
   const bool leaving = channel::KindOf(gate) == channel::GateKind::kSwitching;
   const bool switch_due = leaving || (channel::IsUp(gate) && !channel::Go(ch.mine->gate));

@@ -281,7 +281,8 @@ int StartLeaving(Sock* sock, int fd, const Channel& ch) {
     if (!mine) sock->rx_lock.Release();
   }
   if (sock->tx.mode != TxMode::kRing) return sock->dead.load(std::memory_order_relaxed) != 0 ? -ECONNRESET : 0;
-  const bool framed = HasFramed(sock, ch);
+  // Where a SWITCH can be read it is sent: it wakes a receiver.
+  const bool framed = HasFramed(sock, ch) || ch.theirs->head.load(std::memory_order_relaxed) >= sock->up_at;
   const bool tell = channel::Leave(ch.theirs->gate, sock->tx.generation, framed);
   if (channel::HasLeft(ch.theirs->gate)) GuardReplay(sock, fd);
   if (!channel::RefreshRoom(sock->out, *ch.theirs)) {  // after the gate: the head of one who has gone is final
@@ -309,8 +310,7 @@ int Flush(Sock* sock, int fd, const Channel& ch) {
   // A FIN has cut the replay off: the reader has the ring.
   if (sock->shut_wr.load(std::memory_order_relaxed) != 0) return 0;
   const bool leaving = tx.mode == TxMode::kLeaving;
-  const channel::GateKind kind = channel::KindOf(ch.theirs->gate.load(std::memory_order_relaxed));
-  if (leaving && (kind == channel::GateKind::kShut || kind == channel::GateKind::kShutEarly)) {
+  if (leaving && channel::IsShutMeanwhile(ch.theirs->gate)) {
     GuardReplay(sock, fd);  // the receiver has left after the replay had begun, and waits for this
     channel::Answer(ch.theirs->gate);
   }

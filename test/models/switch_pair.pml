@@ -48,7 +48,13 @@
 
 #define OPEN  0                 /* Gate */
 #define SHUT  1
-#define TAKEN(g) ((g) << 2 | 2)
+#define SHUTEARLY  4            /* ... and has not entered the ring */
+#define SHUTBEHIND 7            /* ... nor could it, before the sender left */
+#define ANSWERED   5            /* kAnsweredEarly */
+#define TAKEN(g)      ((g) << 3 | 2)
+#define ENTERED(g)    ((g) << 3 | 3)
+#define RETREATING(g) ((g) << 3 | 6)
+#define RETREATED(g)  ((g) << 3 | 7)
 
 /* The kernel */
 chan tcp[2] = [SOCKBUF] of { byte, byte };
@@ -65,7 +71,7 @@ byte ring0[CAP], ring1[CAP];    /* positions */
 
 /* Sock: sending */
 byte txm[2], gen[2], opos[2], shead[2], from[2];
-bit frame[2], shut[2];
+bit frame[2], shut[2], rang[2];   /* rang: a bell of this generation was sent */
 /* Sock: receiving */
 byte rxm[2], rgen[2], tpos[2], ipos[2], until[2];
 bit framed[2], fin_seen[2], dead[2], error[2], pinned[2], plain[2], gave_up[2];
@@ -84,16 +90,7 @@ bit hand_used, reader_gone[2];
 inline Put(kind, pos) { if :: alive[P] -> tcp[i]!kind,pos :: else -> reset[i] = 1 fi }
 
 inline Bell() {
-  if :: txm[i] == R && !shut[i] && CANPUT(i) && !reset[i] -> Put(BELL, 0) :: else fi   /* EAGAIN: the peer is readable */
-}
-inline Ring(target) {
-  if
-  :: target == NOBODY -> skip
-  :: target == TCPBELL -> Bell()
-  :: target >= FAST_RCV -> fast[AT(P, target - FAST_RCV)] = 1
-  :: target >= FAST_RCV -> Bell()                              /* not known yet */
-  fi;
-  target = 0
+  if :: txm[i] == R && !shut[i] && CANPUT(i) && !reset[i] -> rang[i] = 1; Put(BELL, 0) :: else fi   /* EAGAIN: the peer is readable */
 }
 
 inline WakeSleepers() {
@@ -113,11 +110,49 @@ inline Flush() {
        assert(RINGAT(i, from[i]) == from[i]); Put(PAY, from[i]); from[i]++
   :: txm[i] == L && !frame[i] && from[i] == opos[i] ->
        txm[i] = T;
-       if :: gate[P] == TAKEN(gen[i]) -> gate[P] = OPEN :: else fi
+       if
+       :: gate[P] == TAKEN(gen[i]) || gate[P] == ENTERED(gen[i]) -> gate[P] = OPEN
+       :: gate[P] == RETREATING(gen[i]) -> gate[P] = RETREATED(gen[i])
+       :: gate[P] == SHUTBEHIND -> gate[P] = ANSWERED
+       :: else
+       fi
   :: else -> break
   od
 }
-inline StartLeaving() { Refresh(); from[i] = shead[i]; frame[i] = 1; txm[i] = L; Flush() }
+#define SILENTLY (head[P] < pstart[i] && !rang[i])
+inline StartLeaving() {
+  Refresh(); from[i] = shead[i]; frame[i] = 1; txm[i] = L;
+  if
+  :: gate[P] == TAKEN(gen[i]) && SILENTLY -> gate[P] = RETREATING(gen[i]); frame[i] = 0
+  :: gate[P] == SHUTEARLY && SILENTLY -> gate[P] = SHUTBEHIND; frame[i] = 0   /* answered when all is out */
+  :: gate[P] == SHUTEARLY && !SILENTLY -> gate[P] = SHUT
+  :: else
+  fi;
+  Flush()
+}
+
+#define BEHIND_UNREAD (gate[P] == TAKEN(gen[i]) && head[P] < pstart[i] && !rang[i])
+inline DataBell() {
+  if :: txm[i] == R && BEHIND_UNREAD -> StartLeaving() :: else -> Bell() fi
+}
+inline Ring(target) {
+  if
+  :: target == NOBODY -> skip
+  :: target == TCPBELL -> Bell()
+  :: target >= FAST_RCV -> fast[AT(P, target - FAST_RCV)] = 1
+  :: target >= FAST_RCV -> Bell()                              /* not known yet */
+  fi;
+  target = 0
+}
+inline RingForData(target) {
+  if
+  :: target == NOBODY -> skip
+  :: target == TCPBELL -> DataBell()
+  :: target >= FAST_RCV -> fast[AT(P, target - FAST_RCV)] = 1
+  :: target >= FAST_RCV -> DataBell()
+  fi;
+  target = 0
+}
 
 #ifdef BAD_EARLY_PROPOSAL
 #define SEES (fgen[P] == gen[i])
@@ -129,18 +164,32 @@ inline StartLeaving() { Refresh(); from[i] = shead[i]; frame[i] = 1; txm[i] = L;
 
 inline ConsiderGoingUp() {
   if
-  :: txm[i] == T && gen[i] < G && attached[i] && !plain[i] && !shut[i] && !fin_seen[i] && !pinned[i] && lease && SEES && gate[P] == OPEN ->
-       gen[i]++; gate[P] = TAKEN(gen[i]);
+  :: txm[i] == T && gen[i] < G && attached[i] && !plain[i] && !shut[i] && !fin_seen[i] && !pinned[i] && lease && SEES &&
+     (gate[P] == OPEN || gate[P] == RETREATED(gen[i])) ->
+       gen[i]++; rang[i] = 0; gate[P] = TAKEN(gen[i]);
        shead[i] = opos[i]; tail[i] = opos[i]; pstart[i] = opos[i]; pgen[i] = gen[i]; txm[i] = R
   :: else
   fi
 }
 inline NoteFin() { fin_seen[i] = 1; framed[i] = 0 }
 
+inline ConsiderDrained() {
+  if :: rxm[i] == D && ipos[i] >= until[i] -> rxm[i] = T :: else fi;
+  if :: rxm[i] == T -> fgen[i] = rgen[i] :: else fi
+}
+
 inline ConsiderProposal(did) {
   did = 0;
   if
-  :: rxm[i] == T && attached[i] && !plain[i] && tpos[i] == ipos[i] && pgen[P] == rgen[i] + 1 && pstart[P] == tpos[i] ->
+  :: rxm[i] == T && attached[i] && !plain[i] && tpos[i] == ipos[i] && pgen[P] == rgen[i] + 1 && pstart[P] == tpos[i] &&
+     (gate[i] == RETREATING(pgen[P]) || gate[i] == SHUTBEHIND) ->                                        /* Entry::kDrain */
+       rgen[i] = pgen[P]; until[i] = tail[P]; rxm[i] = D; did = 1; ConsiderDrained()
+  :: rxm[i] == T && attached[i] && !plain[i] && tpos[i] == ipos[i] && pgen[P] == rgen[i] + 1 && pstart[P] == tpos[i] &&
+     (gate[i] == RETREATED(pgen[P]) || gate[i] == ANSWERED) ->                /* kTcp */
+       rgen[i] = pgen[P]; until[i] = tpos[i]; fgen[i] = rgen[i]
+  :: rxm[i] == T && attached[i] && !plain[i] && tpos[i] == ipos[i] && pgen[P] == rgen[i] + 1 && pstart[P] == tpos[i] &&
+     gate[i] != RETREATING(pgen[P]) && gate[i] != SHUTBEHIND && gate[i] != RETREATED(pgen[P]) && gate[i] != ANSWERED ->
+       if :: gate[i] == TAKEN(pgen[P]) -> gate[i] = ENTERED(pgen[P]) :: gate[i] == SHUTEARLY -> gate[i] = SHUT :: else fi;
        rxm[i] = R; rgen[i] = pgen[P]; head[i] = ipos[i];
 #ifdef BAD_FRAMED_AFTER_FIN
        framed[i] = 1;
@@ -150,11 +199,6 @@ inline ConsiderProposal(did) {
        did = 1
   :: else
   fi
-}
-
-inline ConsiderDrained() {
-  if :: rxm[i] == D && ipos[i] >= until[i] -> rxm[i] = T :: else fi;
-  if :: rxm[i] == T -> fgen[i] = rgen[i] :: else fi
 }
 
 inline TakeFrames(kind, pos) {
@@ -209,6 +253,7 @@ inline Attach() {
 #define REPLAYED (ipos[i] + len(tcp[P]) >= until[i])
 #endif
 
+#define HELD(word) (((word) & 7) == 2 || ((word) & 7) == 3 || ((word) & 7) == 6)
 #define AGAIN 1
 #define END   2
 proctype Snd(byte i) {
@@ -226,7 +271,7 @@ proctype Snd(byte i) {
             :: txm[i] == R && !QUEUED(P) && fin[P] -> NoteFin()
             :: true
             fi;
-            if :: txm[i] == R && gate[P] == SHUT -> StartLeaving() :: else fi;
+            if :: txm[i] == R && (gate[P] == SHUT || gate[P] == SHUTEARLY) -> StartLeaving() :: else fi;
             Flush();
             if :: txm[i] == L -> how = AGAIN :: else -> ConsiderGoingUp() fi;
             if
@@ -241,7 +286,7 @@ proctype Snd(byte i) {
                  :: ROOM(i) > 0 ->
                       if :: i == 0 -> ring0[opos[i] % CAP] = opos[i] :: else -> ring1[opos[i] % CAP] = opos[i] fi;
                       opos[i]++; tail[i] = opos[i];
-                      target = data_waiter[P]; data_waiter[P] = NOBODY; Ring(target)
+                      target = data_waiter[P]; data_waiter[P] = NOBODY; RingForData(target)
 #ifndef BAD_SLEEP_UNFRAMED
                  :: ROOM(i) == 0 && !framed[i] -> StartLeaving(); if :: txm[i] == L -> how = AGAIN :: else fi
                  :: ROOM(i) == 0 && framed[i] -> how = AGAIN
@@ -311,7 +356,8 @@ proctype Rcv(byte i) {
        Attach();
        how = 0;
 #ifndef BAD_READER_IGNORES_GATE
-       if :: txm[i] == R && gate[P] == SHUT && !reset[i] -> StartLeaving() :: else fi;   /* a program may only ever receive from now on */
+       /* a program may only ever receive from now on */
+       if :: txm[i] == R && (gate[P] == SHUT || gate[P] == SHUTEARLY) && !reset[i] -> StartLeaving() :: else fi;
 #endif
 #ifndef BAD_REPLAY_LEFT_BEHIND
        Flush();
@@ -334,7 +380,8 @@ proctype Rcv(byte i) {
             if
             :: did -> skip
             :: !did && tpos[i] == ipos[i] && QUEUED(P) ->
-                 tcp[P]?kind,pos; assert(kind == PAY && pos == tpos[i]); kind = 0; pos = 0; tpos[i]++; ipos[i]++
+                 tcp[P]?kind,pos; assert(kind == PAY && pos == tpos[i]); kind = 0; pos = 0; tpos[i]++; ipos[i]++;
+                 if :: attached[i] -> head[i] = ipos[i] :: else fi
             :: !did && !QUEUED(P) && fin[P] && !reset[i] -> how = END
             :: !did && !QUEUED(P) && reset[i] -> error[i] = 1; how = END
             :: else -> how = AGAIN
@@ -398,7 +445,14 @@ proctype Rcv(byte i) {
      fi
 #ifdef HANDOVER
   :: atomic { alive[i] && attached[i] && !plain[i] && !hand_used && i == 1 -> hand_used = 1; pinned[i] = 1;
-       target = gate[i]; gate[i] = SHUT;                                       /* LeaveForGood: end 1 only */
+       ConsiderProposal(did); did = 0;                                         /* LeaveForGood: end 1 only */
+       target = gate[i];
+       if
+       :: target == TAKEN(pgen[P]) -> gate[i] = SHUTEARLY
+       :: target == RETREATING(pgen[P]) -> gate[i] = SHUTBEHIND
+       :: target == RETREATED(pgen[P]) && pgen[P] == rgen[i] + 1 -> rgen[i] = pgen[P]; until[i] = tpos[i]; gate[i] = SHUT
+       :: else -> gate[i] = SHUT
+       fi;
 #ifndef BAD_HANDOVER_RINGS_NOBODY
        how = data_waiter[P]; data_waiter[P] = NOBODY;
        if
@@ -426,7 +480,8 @@ proctype Rcv(byte i) {
           kind = 0; pos = 0;
           if
           :: (txm[i] == T || shut[i]) &&
-             ((rxm[i] == T && tpos[i] == ipos[i] && REPLAYED && ((target & 3) != 2 || TAKEN(rgen[i]) == target)) ||
+             ((rxm[i] == T && tpos[i] == ipos[i] && REPLAYED && (!HELD(target) || (target >> 3) == rgen[i])) ||
+              (gate[i] == ANSWERED && rxm[i] == T && tpos[i] == ipos[i]) ||
               (fin_seen[i] && ipos[i] == tail[P])) ->
                attached[i] = 0; plain[i] = 1; framed[i] = 0; rxm[i] = T; tpos[i] = ipos[i]; target = 0; did = 0; break
           :: else ->
