@@ -25,7 +25,7 @@
 namespace vsocket::channel {
 
 inline constexpr std::uint32_t kLayoutMagic = 0x56534b31;  // "VSK1"
-inline constexpr std::uint32_t kLayoutVersion = 1;
+inline constexpr std::uint32_t kLayoutVersion = 2;         // changed with every change of the layout, and of what its words mean
 
 inline constexpr std::uint32_t kSlots = 64;
 inline constexpr std::uint32_t kRingMinLog2 = 14;  // 16 KiB: what a connection starts with
