@@ -46,7 +46,7 @@ enum WakeTarget : std::uint32_t {
 };
 inline constexpr std::uint32_t kWakeFdsPerSide = 16;
 
-// Written by the agent only.
+// Written by the agent only, but for `rung`.
 struct alignas(4096) RegionHeader {
   std::uint32_t magic;
   std::uint32_t layout_version;
@@ -55,6 +55,11 @@ struct alignas(4096) RegionHeader {
   std::uint32_t ring_max_log2;                                       // == kRingMaxLog2
   alignas(kFalseSharing) std::atomic<std::uint64_t> lease_until_ns;  // CLOCK_MONOTONIC; renewed about once a second while the agent lives
   std::atomic<std::uint32_t> revoked;                                // not 0: nobody may use any slot any more
+  // Of each side's wake objects: not 0 when it has been rung since its owner last armed a word with it. Set by the other side, cleared by
+  // the owner (wake.h).
+  struct alignas(kFalseSharing) Rung {
+    std::atomic<std::uint32_t> object[kWakeFdsPerSide];
+  } rung[2];
 };
 
 // Words of one side about the direction it *sends*, the direction it *receives*, and itself. Written by that side, except that the
@@ -106,7 +111,7 @@ constexpr std::size_t RingOffset(std::uint32_t slot, std::uint32_t sender_side) 
 }
 
 static_assert(sizeof(RegionHeader) == 4096 && offsetof(RegionHeader, region_id) == 8 && offsetof(RegionHeader, lease_until_ns) == 128 &&
-              offsetof(RegionHeader, revoked) == 136);
+              offsetof(RegionHeader, revoked) == 136 && offsetof(RegionHeader, rung) == 256 && sizeof(RegionHeader::Rung) == 128);
 static_assert(sizeof(SideWords) == 384 && offsetof(SideWords, tail) == 0 && offsetof(SideWords, capacity_log2) == 8 &&
               offsetof(SideWords, head) == 128 && offsetof(SideWords, data_waiter) == 256 && offsetof(SideWords, space_waiter) == 260 &&
               offsetof(SideWords, attached) == 264 && offsetof(SideWords, gate) == 268 && offsetof(SideWords, bells) == 272 &&

@@ -1,14 +1,23 @@
 // Sleep and wake: how a side that waits for bytes or room is never left asleep.
 //
 //   waiter                                   maker (publishes bytes, or frees room)
-//   A1 word = target          (relaxed)      B1 tail / head = new     (release)
+//   A1 word = target          (release)      B1 tail / head = new     (release)
 //   A2 SleepWakeFence                        B2 SleepWakeFence
 //   A3 ready? -> do not sleep                B3 word armed? -> exchange it to kNobody, ring that target
 //   A4 sleep in the kernel
 //
 // The fences pair: either A3 sees B1, or B3 sees A1 (store buffering is the one reordering that would break it). The exchange makes one
-// ring out of many: a maker that finds kNobody knows that somebody else rings. A waiter disarms when it is awake; a bell that comes
-// late finds an awake waiter and is drained later. test/models/wake.pml checks this.
+// ring out of many: a maker that finds kNobody knows that somebody else rings. A waiter
+// disarms when it is awake; a bell that comes late finds an awake waiter and is drained later. test/models/wake.pml checks this.
+//
+// One sleep may arm many words with one wake object, and one ring is enough for it:
+//
+//   A0 rung = 0               (relaxed)      B4 rung? -> leave it
+//                                            B5 rung = 1, ring; back to 0 if that fails (makers are serialised from B4 on)
+//
+// A0 comes before A1, a release, and B4 after B3's exchange, an acquire: who finds a word armed finds `rung` as A0 left it, or set by a
+// maker whose ring comes after that. Set before the ring, so that a maker that is late makes a ring too many, never one too few.
+// test/models/rung.pml checks this.
 #pragma once
 
 #include <atomic>
@@ -29,9 +38,14 @@ inline void SleepWakeFence() {
 #endif
 }
 
+// A0, for a target that is a wake object.
+inline void ExpectRing(std::atomic<std::uint32_t>& rung) {
+  if (rung.load(std::memory_order_relaxed) != 0) rung.store(0, std::memory_order_relaxed);
+}
+
 // A1 and A2. The caller re-checks after it.
 inline void Arm(std::atomic<std::uint32_t>& word, std::uint32_t target) {
-  word.store(target, std::memory_order_relaxed);
+  word.store(target, std::memory_order_release);
   SleepWakeFence();
 }
 

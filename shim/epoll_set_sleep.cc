@@ -60,9 +60,17 @@ bool EpollSet::Arm(Watch& watch, std::uint32_t target) {
 
 bool EpollSet::ArmHot() {
   bool quiet = true;
+  std::uint64_t region = 0;  // whose wake object `target` is: that of the connection before, mostly
+  std::uint32_t side = 0;
+  std::uint32_t target = channel::kTcpBell;
   for (std::uint32_t i = 0; i < HotCount() && quiet; ++i) {
     Watch& watch = At(Hot(i));
-    if (!watch.disabled) quiet = Arm(watch, WakeTargetOf(watch.ref.sock, waiter_));
+    if (watch.disabled) continue;
+    const Sock* sock = watch.ref.sock;
+    if (region != sock->region_id || side != sock->side) target = WakeTargetOf(sock, waiter_);
+    region = sock->region_id;
+    side = sock->side;
+    quiet = Arm(watch, target);
   }
   for (std::uint32_t id = 0; nested_ != 0 && id < end_; ++id) {
     Watch& watch = At(id);

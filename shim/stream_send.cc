@@ -382,9 +382,10 @@ int Bell(Sock* sock, int fd, const Channel& ch, BellFor what) {
 
 void RingLocked(Sock* sock, int fd, const Channel& ch, std::uint32_t target, BellFor what) {
   if (sock->dead.load(std::memory_order_relaxed) == kKilled) return;  // nor is the region held any more
-  const bool fast = target >= channel::kFirstWakeFd && RingWakeFd(sock, target - channel::kFirstWakeFd);
-  CountRing(fast);
-  if (fast) return;
+  const Rung fast = target < channel::kFirstWakeFd ? Rung::kNo : RingWakeFd(sock, ch, target - channel::kFirstWakeFd);
+  if (fast == Rung::kOnItsWay) return;
+  CountRing(fast == Rung::kYes);
+  if (fast == Rung::kYes) return;
   // A bell behind unread payload could not be taken for a hand-over. What it would tell of can tell of itself, by TCP.
   if (what == BellFor::kData && sock->tx.mode == TxMode::kRing && IsBehindUnread(sock, ch) && !HasFramed(sock, ch)) {
     (void)StartLeaving(sock, fd, ch);

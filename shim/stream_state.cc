@@ -228,6 +228,7 @@ bool PrepareToSleep(SockRef ref, int fd, bool want_in, bool want_out, std::uint3
   sock->shim_waits.store(1, std::memory_order_relaxed);
   PollAgent();
   if (sock->dead.load(std::memory_order_relaxed) != 0) return false;
+  if (target >= channel::kFirstWakeFd) channel::ExpectRing(ch.region->rung[sock->side].object[target - channel::kFirstWakeFd]);
   // The peer may be waiting for this side to leave the ring, and this program may never send again.
   if (sock->tx.mode == TxMode::kRing && channel::MustLeave(ch.theirs->gate)) (void)StartLeaving(sock, fd, ch);
   if (sock->tx.mode == TxMode::kLeaving) (void)Flush(sock, fd, ch);

@@ -259,15 +259,15 @@ std::uint64_t BeginSpin(SpinBudget& budget) {
     budget.ticks_ = most;
   }
   if (budget.ticks_ != 0) return budget.ticks_;
-  // Spinning has not paid off: try again now and then, in case the load has changed.
-  if (++budget.skip_ % 64 == 0) return most / 4;
+  // Spinning has not paid off: try again now and then, in case the load has changed. For long enough that a peer which is asleep can wake up
+  // and answer, or two that both sleep would never find out how soon each could.
+  if (++budget.skip_ % 64 == 0) return most;
   return 0;
 }
 
 void SpinBudget::PaidOff() {
   const std::uint64_t most = GetConfig().spin_us * kTicksPerUs;
-  ticks_ = ticks_ == 0 ? most / 4 : ticks_ + ticks_ / 4;
-  if (ticks_ > most) ticks_ = most;
+  ticks_ = ticks_ == 0 || ticks_ > most - ticks_ / 4 ? most : ticks_ + ticks_ / 4;
 }
 
 void SpinBudget::InVain() {

@@ -9,7 +9,6 @@
 #include "shim/agent_link.h"
 #include "shim/own_fds.h"
 #include "shim/process.h"
-#include "shim/regions.h"
 #include "shim/sys.h"
 
 namespace vsocket::shim {
@@ -34,6 +33,7 @@ struct Peer {
   Relaxed<std::uint32_t> side;                    // published by region_id
   std::atomic<int> fd[channel::kWakeFdsPerSide];  // fd + 1; 0: not known
   std::atomic<bool> asked[channel::kWakeFdsPerSide];
+  Lock ringing;
 };
 
 constexpr int kMaxOwn = 2048;
@@ -209,26 +209,37 @@ void GiveBackWakeFdsOf(std::uint64_t waiter) {
   }
 }
 
-bool RingWakeFd(const Sock* sock, std::uint32_t index) {
-  if (index >= channel::kWakeFdsPerSide) return false;
+Rung RingWakeFd(const Sock* sock, const Channel& ch, std::uint32_t index) {
+  if (index >= channel::kWakeFdsPerSide) return Rung::kNo;
   const std::uint32_t side = 1 - sock->side;
   Peer* peer = FindPeer(sock->region_id, side);
   if (peer == nullptr) {
     Holding hold(table_lock);
-    if (!hold.Held()) return false;
+    if (!hold.Held()) return Rung::kNo;
     peer = FindPeer(sock->region_id, side);  // another connection of the region has been here meanwhile
     if (peer == nullptr) peer = AddPeer(sock->region_id, side);
-    if (peer == nullptr) return false;
+    if (peer == nullptr) return Rung::kNo;
   }
+  // A process that shares these connections and is killed before it has rung does not take them along, as this one would: so only the
+  // process whose region it is leaves a ring to another of its threads.
+  const bool inherited = MappedBeforeFork(sock);
+  Holding ringing(peer->ringing);
+  std::atomic<std::uint32_t>* rung = ringing.Held() && !inherited ? &ch.region->rung[side].object[index] : nullptr;
   const int known = peer->fd[index].load(std::memory_order_acquire);
+  if (known > 0 && rung != nullptr) {
+    if (rung->load(std::memory_order_relaxed) != 0) return Rung::kOnItsWay;
+    rung->store(1, std::memory_order_relaxed);
+  }
   const char ring = 1;
-  const long rung = known > 0 ? Sys(SYS_sendto, known - 1, &ring, 1, MSG_DONTWAIT | MSG_NOSIGNAL, nullptr, 0) : -EPIPE;
+  const long sent = known > 0 ? Sys(SYS_sendto, known - 1, &ring, 1, MSG_DONTWAIT | MSG_NOSIGNAL, nullptr, 0) : -EPIPE;
+  if (sent == 1) return Rung::kYes;
+  if (rung != nullptr) rung->store(0, std::memory_order_relaxed);
   // EPIPE: the peer has let go of the region meanwhile, and what it calls by this index now is another object.
-  if (rung == -EPIPE && !MappedBeforeFork(sock) && !peer->asked[index].exchange(true, std::memory_order_relaxed)) {
+  if (sent == -EPIPE && !inherited && !peer->asked[index].exchange(true, std::memory_order_relaxed)) {
     if (!SendWakeRef(channel::MessageType::kWakeWant, sock->region_id, side, index, -1))
       peer->asked[index].store(false, std::memory_order_relaxed);
   }
-  return rung == 1;
+  return Rung::kNo;
 }
 
 void LearnPeerWakeFd(std::uint64_t region_id, std::uint32_t side, std::uint32_t index, int fd) {
@@ -253,6 +264,7 @@ void ForgetWakeFds() {
     if (own[i].fd >= 0) DropOwnFd(own[i].fd);  // the parent's go on
     own[i] = {};
   }
+  for (int i = peers_end.load(std::memory_order_relaxed) - 1; i >= 0; --i) peers[i].ringing.Reset();
   full_region = kNoRegion;
 }
 

@@ -14,6 +14,7 @@
 
 #include <cstdint>
 
+#include "shim/regions.h"
 #include "shim/sock.h"
 
 namespace vsocket::shim {
@@ -44,8 +45,13 @@ void RetireWakeFd(int fd);
 void DrainWakesOf(std::uint64_t waiter);
 void GiveBackWakeFdsOf(std::uint64_t waiter);
 
-// tx_lock, and a hold on the region. Rings the peer's wake object `index`. False: not known here yet; use the TCP bell.
-bool RingWakeFd(const Sock* sock, std::uint32_t index);
+// tx_lock, and a hold on the region. Rings the peer's wake object `index`, unless that is on its way (wake.h, B4).
+enum class Rung : std::uint8_t {
+  kNo,  // not known here yet, full or gone: use the TCP bell
+  kYes,
+  kOnItsWay,  // by somebody else, since the waiter armed its words
+};
+Rung RingWakeFd(const Sock* sock, const Channel& ch, std::uint32_t index);
 
 // The agent's answer: takes ownership of fd; -1: it has none (yet).
 void LearnPeerWakeFd(std::uint64_t region_id, std::uint32_t side, std::uint32_t index, int fd);
