@@ -24,6 +24,7 @@ SIDES = {
     "unix": False,
     "sockmap": False,
 }
+REDIS_KEY, REDIS_BYTES = "key:__rand_int__", 64  # redis-benchmark's, without -r
 PORTS = {side: number for number, side in enumerate(SIDES)}
 
 
@@ -97,6 +98,8 @@ class Lab:
         process = self.server_pod.start(argv, shim=self.shim(side), cpu=SERVER_CPU)
         process.wait_listening(port)
         process.port = port
+        # What GET rows ask for, or they would measure an answer without a value.
+        self.server_pod.run(["redis-cli", "-p", port, "set", REDIS_KEY, "x" * REDIS_BYTES])
         return process
 
     def _start_sockperf(self, side):
@@ -128,7 +131,7 @@ class Lab:
     def redis(self, side, command, clients=50, pipeline=1, keep=True, requests=None):
         """redis-benchmark for about `self.seconds`: requests a second, p99 in milliseconds."""
         server = self.server("redis", side)
-        argv = ["redis-benchmark", "-t", command, "-c", clients, "-P", pipeline, "-d", 64, "-k", 1 if keep else 0, "--csv"]
+        argv = ["redis-benchmark", "-t", command, "-c", clients, "-P", pipeline, "-d", REDIS_BYTES, "-k", 1 if keep else 0, "--csv"]
         argv += ["-s", self.path("redis.sock")] if side == "unix" else ["-h", self.server_pod.ip, "-p", server.port]
         key = (side, command, clients, pipeline, keep, bool(self.hogs))
         if requests is None:

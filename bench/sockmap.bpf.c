@@ -2,9 +2,10 @@
 // into the receive queue of the other (bpf(2) sockhash, sk_msg redirect). A yardstick for the bench, not a part of vsocket.
 //
 // The sockops program is attached to a cgroup that only the measured programs are in, so every IPv4 connection it sees is wanted.
+#include <linux/bpf.h>
+// The helpers' headers use the types of the one above.
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
-#include <linux/bpf.h>
 
 #define AF_INET 2
 

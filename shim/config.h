@@ -11,7 +11,7 @@ struct Config {
   std::uint64_t upgrade_after_bytes = 65536;         // VSOCKET_UPGRADE_AFTER: bytes either way before a connection asks; 0: the first byte
   std::uint32_t upgrade_after_turns = 16;            // VSOCKET_UPGRADE_AFTER_TURNS: or so many changes from sending to receiving
   std::uint64_t flap_ns = 0;                         // VSOCKET_FLAP_MS, for tests: leave a ring after so long, and come back
-  std::uint32_t spin_us = 50;                        // VSOCKET_SPIN_US: the most a wait spins before it sleeps; 0: never
+  std::uint32_t spin_us = 100;                       // VSOCKET_SPIN_US: the most a wait spins before it sleeps; 0: never
   char stats_path[256] = "";                         // VSOCKET_STATS: a line of JSON is appended when the process exits
 };
 
