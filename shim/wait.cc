@@ -259,8 +259,8 @@ std::uint64_t BeginSpin(SpinBudget& budget) {
     budget.ticks_ = most;
   }
   if (budget.ticks_ != 0) return budget.ticks_;
-  // Spinning has not paid off: try again now and then, in case the load has changed. For long enough that a peer which is asleep can wake up
-  // and answer, or two that both sleep would never find out how soon each could.
+  // Spinning has not paid off: try again now and then, in case the load has changed. For long enough that a peer which is asleep can wake
+  // up and answer, or two that both sleep would never find out how soon each could.
   if (++budget.skip_ % 64 == 0) return most;
   return 0;
 }

@@ -1,7 +1,7 @@
-/* One ring for many words (channel/wake.h, A0 and B4, B5): CONNECTIONS words name the same wake object of one sleeper. Each connection has a
-   maker, a thread of one process; makers are serialised from the look at `rung` on. The sleeper's stores go through a store buffer (TSO);
-   what a maker does under a lock or by an exchange is seen at once. A ring may fail: then the maker rings by TCP, which wakes the sleeper as
-   well. */
+/* One ring for many words (channel/wake.h, A0 and B4, B5): CONNECTIONS words name the same wake object of one sleeper. Each connection has
+   a maker, a thread of one process; makers are serialised from the look at `rung` on. The sleeper's stores go through a store buffer
+   (TSO); what a maker does under a lock or by an exchange is seen at once. A ring may fail: then the maker rings by TCP, which wakes the
+   sleeper as well. */
 
 #ifndef CONNECTIONS
 #define CONNECTIONS 2
