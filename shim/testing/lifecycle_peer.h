@@ -28,12 +28,13 @@ bool Echo(int fd, std::size_t size);
 class WarmUp {
  public:
   explicit WarmUp(int fd) : fd_(fd) {}
-  // After `size` bytes went each way since the last call. False: on rings, or it is no use to wait.
+  // After `size` bytes went each way since the last call. False: that was once more after some had gone by rings, or it is no use to wait.
   [[nodiscard]] bool GoesOn(std::size_t size);
 
  private:
   int fd_;
   int turns_ = 0;
+  bool on_rings_ = false;
   std::uint64_t by_tcp_ = 0;
 };
 
