@@ -91,7 +91,8 @@ void WriteStats(bool even_if_nothing) {
   line.Add(",\"reasons\":{");
   bool first = true;
   for (std::uint16_t i = 1; i < kReasons; ++i) {
-    if (totals.reasons[i].load() == 0) continue;
+    // Below zero: of a connection inherited at the fork, that has another reason by now; the parent tells of this one.
+    if (static_cast<std::int64_t>(totals.reasons[i].load()) <= 0) continue;
     line.Add(first ? "\"" : ",\"").Add(std::uint64_t{i}).Add("\":").Add(totals.reasons[i].load());
     first = false;
   }

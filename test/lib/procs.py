@@ -191,6 +191,8 @@ def read_stats(path):
                 if entry.get(key, 0) >= 1 << 63:
                     raise Failure(f"a counter that has fallen below zero: {line.strip()}")
                 total[key] += entry.get(key, 0)
+            if any(count >= 1 << 63 for count in entry.get("reasons", {}).values()):
+                raise Failure(f"a reason that has fallen below zero: {line.strip()}")
             for reason, count in entry.get("reasons", {}).items():
                 total["reasons"][reason] = total["reasons"].get(reason, 0) + count
     return total
