@@ -12,10 +12,9 @@
 // the copy out and loaded with acquire before the bytes are overwritten. `capacity_log2` rides on `tail`'s pair.
 #pragma once
 
-#include <cstring>
-
 #include "base/relaxed.h"
 #include "base/untrusted.h"
+#include "channel/copy.h"
 #include "channel/layout.h"
 
 namespace vsocket::channel {
@@ -54,16 +53,14 @@ inline void SetCapacity(ProducerState& state, SideWords& mine, std::uint32_t cap
   mine.capacity_log2.store(capacity_log2, std::memory_order_relaxed);
 }
 
-// Copies without publishing. Requires size <= Room(state) - offset. An empty part of an iovec may have no address: memmove(3) would need
-// one. (memmove, because a library without symbol versions gets glibc's oldest memcpy, which does not choose by processor: with AVX-512
-// it is half as fast.)
+// Copies without publishing. Requires size <= Room(state) - offset. An empty part of an iovec may have no address.
 inline void CopyIn(const ProducerState& state, std::byte* ring, std::uint64_t offset, const void* from, std::size_t size) {
   if (size == 0) return;
   const std::uint64_t capacity = 1ULL << state.capacity_log2;
   const std::uint64_t at = (state.pos + offset) & (capacity - 1);
   const std::uint64_t first = size < capacity - at ? size : capacity - at;
-  std::memmove(ring + at, from, first);
-  std::memmove(ring, static_cast<const std::byte*>(from) + first, size - first);
+  CopyBytes(ring + at, from, first);
+  CopyBytes(ring, static_cast<const std::byte*>(from) + first, size - first);
 }
 
 // The longest contiguous free piece at the producer's position, for readers that fill the ring in place (sendfile).
@@ -104,8 +101,8 @@ inline void CopyOut(const ConsumerState& state, const std::byte* ring, std::uint
   const std::uint64_t capacity = 1ULL << state.capacity_log2;
   const std::uint64_t at = (state.pos + offset) & (capacity - 1);
   const std::uint64_t first = size < capacity - at ? size : capacity - at;
-  std::memmove(to, ring + at, first);
-  std::memmove(static_cast<std::byte*>(to) + first, ring, size - first);
+  CopyBytes(to, ring + at, first);
+  CopyBytes(static_cast<std::byte*>(to) + first, ring, size - first);
 }
 
 inline void Consume(ConsumerState& state, SideWords& mine, std::uint64_t taken) {
