@@ -20,7 +20,7 @@ namespace {
 constexpr std::uint32_t kQuietLooks = 4096;  // looks without news before a connection is left to the kernel
 constexpr std::uint32_t kKernelEvents = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLPRI;
 constexpr std::uint32_t kEndEvents = EPOLLHUP | EPOLLERR | EPOLLRDHUP;
-constexpr std::uint32_t kMaxWatches = 0xffff0;
+constexpr std::uint32_t kMaxWatches = (1U << kWatchIdBits) - 16;
 
 std::atomic<std::uint64_t> ring_changes{1};
 
@@ -50,7 +50,8 @@ void EpollSet::Reset(int new_epfd) {
   epfd = new_epfd;
   hot_count_.store(0, std::memory_order_relaxed);
   rings_ = nested_ = 0;
-  end_ = turn_ = free_ = 0;
+  end_ = turn_ = 0;
+  free_ = unseen_ = kNoWatch;
   in_family_ = false;
   by_others_ = 0;
   sleepers_ = 0;
@@ -65,7 +66,9 @@ void EpollSet::Reset(int new_epfd) {
 void EpollSet::Free() {
   for (std::uint32_t id = 0; id < end_; ++id) {
     Watch& watch = At(id);
-    if (watch.fd >= 0 && watch.armed && watch.ref) AfterSleep(watch.ref);
+    if (watch.fd < 0) continue;
+    if (watch.armed && watch.ref) AfterSleep(watch.ref);
+    NoteNoWatch(watch.fd);
   }
   GiveBackWakeFdsOf(waiter_);
   const int kick = kick_fd_.exchange(-1, std::memory_order_acq_rel);
@@ -75,24 +78,23 @@ void EpollSet::Free() {
   // The arrays stay, for the next set in this place: a thread may still be spinning on them.
   hot_count_.store(0, std::memory_order_relaxed);
   rings_ = nested_ = 0;
-  end_ = free_ = 0;
+  end_ = 0;
+  free_ = unseen_ = kNoWatch;
   epfd = -1;
 }
 
 std::uint32_t EpollSet::NewWatch() {
-  if (free_ != 0) {
-    for (std::uint32_t id = 0; id < end_; ++id) {
-      if (At(id).fd >= 0) continue;
-      --free_;
-      return id;
-    }
+  if (free_ != kNoWatch) {
+    const std::uint32_t id = free_;
+    free_ = At(id).next_free;
+    return id;
   }
   if (end_ == capacity_) {
     const std::uint32_t bigger = capacity_ == 0 ? 64 : capacity_ * 2;
-    if (bigger > kMaxWatches) return kNotHot;
+    if (bigger > kMaxWatches) return kNoWatch;
     auto* watches = static_cast<Watch*>(Pages(bigger * sizeof(Watch)));
     auto* hot = static_cast<Relaxed<std::uint32_t>*>(Pages(bigger * sizeof(Relaxed<std::uint32_t>)));
-    if (watches == nullptr || hot == nullptr) return kNotHot;
+    if (watches == nullptr || hot == nullptr) return kNoWatch;
     if (capacity_ != 0) {
       // The old arrays stay mapped: AnythingNew may be reading them. All of them together are no bigger than the new ones.
       std::memcpy(static_cast<void*>(watches), watches_.load(std::memory_order_relaxed), capacity_ * sizeof(Watch));
@@ -102,26 +104,44 @@ std::uint32_t EpollSet::NewWatch() {
     hot_.store(hot, std::memory_order_release);
     capacity_ = bigger;
   }
+  At(end_) = {};  // another set may have been here
   return end_++;
 }
 
 void EpollSet::OnAdd(int fd, SockRef ref, bool nested, const struct epoll_event& event) {
   const std::uint32_t id = NewWatch();
-  if (id == kNotHot) return;
-  At(id) = {fd, ref, ref.sock, event.events, event.data.u64, 0, 0, 0, 0, 0, kNotHot, false, false, true, nested, false, false};
-  SetWatchHint(fd, id);
+  if (id == kNoWatch) return;
+  Watch& watch = At(id);
+  watch.fd = fd;
+  watch.ref = ref;
+  watch.sock = ref.sock;
+  watch.events = event.events;
+  watch.data = event.data.u64;
+  watch.hot_at = kNotHot;
+  watch.fresh = true;
+  watch.nested = nested;
+  NoteWatch(fd, id);
   if (nested) ++nested_;
   if (ref) ref.sock->watched.store(1, std::memory_order_relaxed);
-  seen_attaches_ = 0;
+  MakeUnseen(id);
 }
 
 std::uint32_t EpollSet::FindWatch(int fd) const {
   const std::uint32_t hint = WatchHint(fd);
+  if (hint == kNoWatch) return kNoWatch;
   if (hint < end_ && At(hint).fd == fd) return hint;
   for (std::uint32_t id = 0; id < end_; ++id) {
     if (At(id).fd == fd) return id;
   }
-  return kNotHot;
+  return kNoWatch;
+}
+
+void EpollSet::MakeUnseen(std::uint32_t id) {
+  Watch& watch = At(id);
+  if (watch.unseen) return;
+  watch.unseen = true;
+  watch.next_unseen = unseen_;
+  unseen_ = id;
 }
 
 // Whatever is ready is news; and if there is no room now, room will be, as for the kernel after epoll_ctl.
@@ -132,7 +152,7 @@ void EpollSet::Renew(Watch& watch) {
 
 int EpollSet::ControlOnRing(int op, int fd, const struct epoll_event* event) {
   const std::uint32_t id = FindWatch(fd);
-  if (id == kNotHot || !At(id).on_ring) return 1;
+  if (id == kNoWatch || !At(id).on_ring) return 1;
   Watch& watch = At(id);
   const bool exclusive = (watch.events & EPOLLEXCLUSIVE) || (event != nullptr && (event->events & EPOLLEXCLUSIVE));
   if (!IsAttached(watch.ref) || exclusive || (event == nullptr && op != EPOLL_CTL_DEL)) {
@@ -163,13 +183,13 @@ int EpollSet::ControlOnRing(int op, int fd, const struct epoll_event* event) {
 
 void EpollSet::OnModify(int fd, const struct epoll_event& event) {
   const std::uint32_t id = FindWatch(fd);
-  if (id == kNotHot) return;
+  if (id == kNoWatch) return;
   Watch& watch = At(id);
   watch.events = event.events;
   watch.data = event.data.u64;
   watch.disabled = false;
   Renew(watch);
-  seen_attaches_ = 0;
+  MakeUnseen(id);
 }
 
 void EpollSet::Drop(std::uint32_t id, bool closing) {
@@ -184,15 +204,21 @@ void EpollSet::Drop(std::uint32_t id, bool closing) {
   if (watch.nested) --nested_;
   if (watch.hot_at != kNotHot) Cool(id);
   if (watch.armed && watch.ref) AfterSleep(watch.ref);
+  NoteNoWatch(watch.fd);
+  const bool unseen = watch.unseen;
+  const std::uint32_t next_unseen = watch.next_unseen;
   watch = {};
   watch.fd = -1;
   watch.hot_at = kNotHot;
-  ++free_;
+  watch.unseen = unseen;
+  watch.next_unseen = next_unseen;
+  watch.next_free = free_;
+  free_ = id;
 }
 
 void EpollSet::OnDelete(int fd, bool closing) {
   const std::uint32_t id = FindWatch(fd);
-  if (id != kNotHot) Drop(id, closing);
+  if (id != kNoWatch) Drop(id, closing);
 }
 
 void EpollSet::Heat(std::uint32_t id) {
@@ -299,18 +325,26 @@ void EpollSet::Harvest() {
   } while (got == 32);
 }
 
+void EpollSet::See(std::uint32_t id) {
+  Watch& watch = At(id);
+  if (watch.fd < 0 || !watch.ref) return;
+  if (watch.ref.sock->phase.load(std::memory_order_acquire) == Phase::kGranted) ConsiderAttach(watch.ref, watch.fd);
+  const bool attached = IsAttached(watch.ref);
+  if (attached && !watch.on_ring) ToRing(id);
+  if (!attached && watch.on_ring) watch.dormant ? Drop(id, true) : ToKernel(id);
+}
+
 void EpollSet::Refresh() {
+  while (unseen_ != kNoWatch) {
+    const std::uint32_t id = unseen_;
+    unseen_ = At(id).next_unseen;
+    At(id).unseen = false;
+    See(id);
+  }
   const std::uint64_t changes = RingChanges();
   if (changes == seen_attaches_) return;
   seen_attaches_ = changes;
-  for (std::uint32_t id = 0; id < end_; ++id) {
-    Watch& watch = At(id);
-    if (watch.fd < 0 || !watch.ref) continue;
-    if (watch.ref.sock->phase.load(std::memory_order_acquire) == Phase::kGranted) ConsiderAttach(watch.ref, watch.fd);
-    const bool attached = IsAttached(watch.ref);
-    if (attached && !watch.on_ring) ToRing(id);
-    if (!attached && watch.on_ring) watch.dormant ? Drop(id, true) : ToKernel(id);
-  }
+  for (std::uint32_t id = 0; id < end_; ++id) See(id);
 }
 
 std::uint32_t EpollSet::Ready(Watch& watch, bool kernel_ready, std::uint32_t kernel_events) {

@@ -36,8 +36,12 @@ struct Watch {
   bool nested;                     // an epoll set within this one
   bool armed;                      // parked, or prepared for a sleep
   bool dormant;                    // deleted by the program
+  bool unseen;                     // in the list of those that Refresh is to look at; a freed place stays in it
+  std::uint32_t next_unseen;
+  std::uint32_t next_free;
 };
 inline constexpr std::uint32_t kNotHot = UINT32_MAX;
+inline constexpr std::uint32_t kNoWatch = UINT32_MAX;
 inline constexpr std::uint32_t kWakeId = 0xfffff;  // as data in our set: a wake object, or the kick
 inline constexpr std::uint32_t kInEvents = EPOLLIN | EPOLLRDNORM;
 inline constexpr std::uint32_t kOutEvents = EPOLLOUT | EPOLLWRNORM;
@@ -58,7 +62,8 @@ class EpollSet {
   void OnModify(int fd, const struct epoll_event& event);
   void OnDelete(int fd, bool closing);
 
-  // lock. Takes connections that attached, or lost their channel, since the last look into account.
+  // lock. Takes connections that attached, or lost their channel, since the last look into account. Costs nothing per connection while
+  // none did: only what was added or modified is looked at.
   void Refresh();
   [[nodiscard]] bool HasRings() const { return rings_ != 0; }
   [[nodiscard]] bool HasNested() const { return nested_ != 0; }
@@ -97,6 +102,8 @@ class EpollSet {
   std::uint32_t NewWatch();
   [[nodiscard]] std::uint32_t FindWatch(int fd) const;
   void Drop(std::uint32_t id, bool closing);
+  void MakeUnseen(std::uint32_t id);
+  void See(std::uint32_t id);
   void ToRing(std::uint32_t id);
   void ToKernel(std::uint32_t id);
   bool MakeRings();
@@ -124,7 +131,8 @@ class EpollSet {
   std::atomic<Watch*> watches_{nullptr};
   std::atomic<Relaxed<std::uint32_t>*> hot_{nullptr};
   std::atomic<std::uint32_t> hot_count_{0};
-  std::uint32_t capacity_ = 0, end_ = 0, turn_ = 0, free_ = 0;
+  std::uint32_t capacity_ = 0, end_ = 0, turn_ = 0;
+  std::uint32_t free_ = kNoWatch, unseen_ = kNoWatch;  // heads of lists
   Relaxed<std::uint32_t> rings_ = 0, nested_ = 0;
   std::atomic<std::uint32_t> sleepers_{0};   // threads between ArmAll and RelaxAll
   std::atomic<int> kick_fd_{-1};             // in the kernel's set from the first time that a sleeper must be woken by this side
@@ -151,9 +159,13 @@ void InheritSets();                              // in the child after fork
 // A connection's descriptor is being closed: out of every set.
 void ForgetWatches(int fd, SockRef ref);
 
-// Where a descriptor's watch was last put; a guess that the set verifies.
-std::uint32_t WatchHint(int fd);
-void SetWatchHint(int fd, std::uint32_t id);
+// Where a descriptor's watch was last put, a guess that the set verifies; and that no set holds one, which is certain.
+// Every NoteWatch is followed by one NoteNoWatch, when the watch goes.
+inline constexpr std::uint32_t kWatchIdBits = 20;
+std::uint32_t WatchHint(int fd);  // an id, or kNoWatch
+void NoteWatch(int fd, std::uint32_t id);
+void NoteNoWatch(int fd);
+void DoubtWatchHint(int fd);  // nothing is certain of it any more
 
 // Counted by Attach and by the way back: sets look again when it has moved, and those that are slept on are woken.
 void NoteRingChange();

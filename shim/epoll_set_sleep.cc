@@ -148,15 +148,18 @@ void EpollSet::Inherit() {
   sleepers_ = 0;
   hot_count_.store(0, std::memory_order_relaxed);
   rings_ = nested_ = 0;
-  free_ = 0;
+  free_ = unseen_ = kNoWatch;
+  seen_attaches_ = 0;
   for (std::uint32_t id = 0; id < end_; ++id) {
     Watch& watch = At(id);
-    watch.armed = false;
+    watch.armed = watch.unseen = false;
     watch.hot_at = kNotHot;
     if (watch.fd < 0) {
-      ++free_;
+      watch.next_free = free_;
+      free_ = id;
       continue;
     }
+    DoubtWatchHint(watch.fd);
     if (watch.nested) ++nested_;
     if (!watch.on_ring) continue;
     ++rings_;
@@ -194,7 +197,8 @@ bool EpollSet::IsReady(Watch& watch) {
 }
 
 bool EpollSet::NeedsUs() const {
-  return rings_ != 0 || nested_ != 0 || seen_attaches_ != RingChanges() || (GetConfig().upgrade && SeenOtherThreads());
+  return rings_ != 0 || nested_ != 0 || unseen_ != kNoWatch || seen_attaches_ != RingChanges() ||
+         (GetConfig().upgrade && SeenOtherThreads());
 }
 
 bool EpollSet::IsReady() {

@@ -3,6 +3,7 @@
 #include <sys/mman.h>
 
 #include <cstring>
+#include <utility>
 
 #include "shim/epoll_set.h"
 #include "shim/process.h"
@@ -19,8 +20,10 @@ EpollSet sets[kMaxSets];
 std::atomic<int> sets_end{0};
 // release: the tables are there
 std::atomic<std::atomic<std::uint16_t>*> by_fd_table{nullptr};  // index + 1
-std::atomic<std::atomic<std::uint32_t>*> hints_table{nullptr};
-std::atomic<std::int32_t> users[kMaxSets];  // descriptors that name the set
+std::atomic<std::atomic<std::uint32_t>*> hints_table{nullptr};  // sets that hold a watch of it << kWatchIdBits | id
+constexpr std::uint32_t kWatchIdMask = (1U << kWatchIdBits) - 1;
+constexpr std::uint32_t kManyHolders = UINT32_MAX >> kWatchIdBits;  // and for ever: how many is not known
+std::atomic<std::int32_t> users[kMaxSets];                          // descriptors that name the set
 Lock making;
 
 std::atomic<std::uint16_t>* ByFd() {
@@ -29,6 +32,19 @@ std::atomic<std::uint16_t>* ByFd() {
 
 std::atomic<std::uint32_t>* Hints() {
   return hints_table.load(std::memory_order_acquire);
+}
+
+// `change`: (holders, id) to the same. Sets under different locks may hold the same descriptor.
+template <typename Change>
+void UpdateHint(int fd, Change change) {
+  if (Hints() == nullptr || static_cast<unsigned>(fd) >= kMaxFds) return;
+  std::atomic<std::uint32_t>& word = Hints()[fd];
+  std::uint32_t old = word.load(std::memory_order_relaxed);
+  std::uint32_t next;
+  do {
+    const auto [holders, id] = change(old >> kWatchIdBits, old & kWatchIdMask);
+    next = holders << kWatchIdBits | id;
+  } while (!word.compare_exchange_weak(old, next, std::memory_order_relaxed));
 }
 
 // making
@@ -138,11 +154,23 @@ void InheritSets() {
 }
 
 std::uint32_t WatchHint(int fd) {
-  return Hints() != nullptr && static_cast<unsigned>(fd) < kMaxFds ? Hints()[fd].load(std::memory_order_relaxed) : 0;
+  if (Hints() == nullptr || static_cast<unsigned>(fd) >= kMaxFds) return 0;
+  const std::uint32_t hint = Hints()[fd].load(std::memory_order_relaxed);
+  return hint >> kWatchIdBits == 0 ? kNoWatch : hint & kWatchIdMask;
 }
 
-void SetWatchHint(int fd, std::uint32_t id) {
-  if (Hints() != nullptr && static_cast<unsigned>(fd) < kMaxFds) Hints()[fd].store(id, std::memory_order_relaxed);
+void NoteWatch(int fd, std::uint32_t id) {
+  UpdateHint(fd, [id](std::uint32_t holders, std::uint32_t) { return std::pair{holders == kManyHolders ? holders : holders + 1, id}; });
+}
+
+void NoteNoWatch(int fd) {
+  UpdateHint(fd, [](std::uint32_t holders, std::uint32_t id) {
+    return std::pair{holders == kManyHolders || holders == 0 ? holders : holders - 1, id};
+  });
+}
+
+void DoubtWatchHint(int fd) {
+  UpdateHint(fd, [](std::uint32_t, std::uint32_t id) { return std::pair{kManyHolders, id}; });
 }
 
 void ForgetWatches(int fd, SockRef ref) {

@@ -10,9 +10,11 @@ Needs root.
 
 import os
 import sys
+from functools import partial
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "test", "lib"))
 
+from cases import run_cases  # noqa: E402
 from pods import Node  # noqa: E402
 from procs import Failure, read_stats, shared_memory, wait_until  # noqa: E402
 
@@ -118,21 +120,10 @@ def trims(node, pod, how):
 
 
 def main(build):
-    failed = 0
     with Node(build) as node:
         node.start_agent()
         pod = node.add_pod("both-ends")
-        for how in ("read", "poll", "select", "epoll"):
-            try:
-                trims(node, pod, how)
-                print(f"ok   {how}", flush=True)
-            except Failure as failure:
-                failed += 1
-                print(f"FAIL {how}: {failure}", flush=True)
-                for process in node.processes:
-                    process.kill()
-    print("PASS" if not failed else f"{failed} failed")
-    return 1 if failed else 0
+        return run_cases(node, ((how, partial(trims, node, pod, how)) for how in ("read", "poll", "select", "epoll")))
 
 
 if __name__ == "__main__":
