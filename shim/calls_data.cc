@@ -19,12 +19,20 @@ namespace {
 // While a plain call is inside the kernel the connection cannot attach: the counts would be unprovable.
 class Inside {
  public:
-  Inside(std::atomic<std::uint32_t>& counter) : counter_(counter) { counter_.fetch_add(1, std::memory_order_seq_cst); }  // NOLINT
-  ~Inside() { counter_.fetch_sub(1, std::memory_order_seq_cst); }
+  Inside(const Sock* sock, std::atomic<std::uint32_t>& counter) : sock_(sock), counter_(counter) { Add(1); }
+  ~Inside() { Add(UINT32_MAX); }
   Inside(const Inside&) = delete;
   Inside& operator=(const Inside&) = delete;
 
  private:
+  void Add(std::uint32_t change) {
+    if (AloneWith(sock_)) {
+      counter_.store(counter_.load(std::memory_order_relaxed) + change, std::memory_order_relaxed);
+    } else {
+      counter_.fetch_add(change, std::memory_order_seq_cst);
+    }
+  }
+  const Sock* sock_;
   std::atomic<std::uint32_t>& counter_;
 };
 
@@ -86,7 +94,7 @@ ssize_t ReceiveOr(int fd, const struct iovec* parts, int count, int flags, Plain
     ssize_t got;
     bool more = false;
     {
-      Inside inside(ref.sock->inside_rx);
+      Inside inside(ref.sock, ref.sock->inside_rx);
       // Again, now that we are counted: a grant attached in between would have waited for us.
       if (ref.sock->phase.load(std::memory_order_seq_cst) >= Phase::kAttaching) continue;
       if (done == 0) {
@@ -127,7 +135,7 @@ ssize_t SendOr(int fd, const struct iovec* parts, int count, int flags, Plain pl
     ssize_t sent;
     bool more = false;
     {
-      Inside inside(ref.sock->inside_tx);
+      Inside inside(ref.sock, ref.sock->inside_tx);
       if (ref.sock->phase.load(std::memory_order_seq_cst) >= Phase::kAttaching) continue;
       if (done == 0) {
         sent = plain();
@@ -200,7 +208,7 @@ constexpr int kAttachedNow = -2;
 int ReceiveManyPlain(SockRef ref, int fd, struct mmsghdr* messages, unsigned count, int flags, struct timespec* timeout) {
   int got;
   {
-    Inside inside(ref.sock->inside_rx);
+    Inside inside(ref.sock, ref.sock->inside_rx);
     if (ref.sock->phase.load(std::memory_order_seq_cst) >= Phase::kAttaching) return kAttachedNow;
     got = Real().recvmmsg(fd, messages, count, flags, timeout);
   }
@@ -267,7 +275,7 @@ ssize_t SendFileFd(int out, int in, off_t* offset, size_t size) {
     }
     ssize_t sent;
     {
-      Inside inside(ref.sock->inside_tx);
+      Inside inside(ref.sock, ref.sock->inside_tx);
       if (ref.sock->phase.load(std::memory_order_seq_cst) >= Phase::kAttaching) continue;
       sent = Real().sendfile(out, in, offset, size - done);
     }

@@ -35,7 +35,7 @@ int MergeKernel(EpollSet* set, const Wait& wait, int collected) {
   if (collected == wait.room) return collected;
   const long got = KernelWait(wait, collected, 0);
   if (got < 0) return collected != 0 ? collected : static_cast<int>(got);
-  Holding hold(set->lock);
+  Holding hold(set->lock, OnlyThread());
   const int total = set->Translate(wait.events, collected, static_cast<int>(got));
   // What was collected before is not to be reported twice: then the news wait for the next call.
   return collected != 0 ? total : total + set->Collect(wait.events + total, wait.room - total);
@@ -82,12 +82,12 @@ int Spin(EpollSet* set, const Wait& wait, std::uint64_t left_ns) {
 int Sleep(EpollSet* set, const Wait& wait, std::uint64_t left_ns) {
   bool quiet;
   {
-    Holding hold(set->lock);
+    Holding hold(set->lock, OnlyThread());
     set->Refresh();
     quiet = set->ArmAll();
   }
   long got = quiet ? SleepAndTrim(left_ns, [&wait](std::uint64_t ns) { return KernelWait(wait, 0, ns); }) : 0;
-  Holding hold(set->lock);
+  Holding hold(set->lock, OnlyThread());
   set->RelaxAll();
   if (got < 0) return static_cast<int>(got);
   return set->Translate(wait.events, 0, static_cast<int>(got));
@@ -100,7 +100,7 @@ int WaitOnRings(EpollSet* set, const Wait& wait, std::uint64_t timeout_ns) {
   for (;;) {
     int count;
     {
-      Holding hold(set->lock);
+      Holding hold(set->lock, OnlyThread());
       set->Refresh();
       count = set->Collect(wait.events, wait.room);
     }
@@ -125,7 +125,7 @@ int WaitOnRings(EpollSet* set, const Wait& wait, std::uint64_t timeout_ns) {
 // Back to the program, with a thought for the threads that go on sleeping on the set.
 int Leave(EpollSet* set, int result) {
   if (!set->HasSleepers()) return result;
-  Holding hold(set->lock);
+  Holding hold(set->lock, OnlyThread());
   set->WakeOthers();
   return result;
 }
@@ -136,7 +136,7 @@ int WaitOr(int epfd, struct epoll_event* events, int room, std::uint64_t timeout
   if (set == nullptr) return plain();
   bool only_kernel;
   {
-    Holding hold(set->lock);
+    Holding hold(set->lock, OnlyThread());
     set->Refresh();
     only_kernel = !set->HasRings() && !set->HasNested();
     if (only_kernel && !set->ArmAll()) {  // counts this thread: another may bring the set's first ring while it sleeps
@@ -151,7 +151,7 @@ int WaitOr(int epfd, struct epoll_event* events, int room, std::uint64_t timeout
   const int saved = errno;
   bool no_news = false;  // the kernel told of a ring, and there is nothing for the program
   {
-    Holding hold(set->lock);
+    Holding hold(set->lock, OnlyThread());
     set->RelaxAll();
     if (got > 0) {
       got = set->Translate(events, 0, got);
@@ -180,7 +180,7 @@ VSOCKET_INTERPOSE(int, epoll_ctl, int epfd, int op, int fd, struct epoll_event* 
   if (!ref && inner == nullptr) return Real().epoll_ctl(epfd, op, fd, event);
   EpollSet* set = op == EPOLL_CTL_ADD ? MakeSet(epfd) : FindSet(epfd);
   if (set == nullptr) return Real().epoll_ctl(epfd, op, fd, event);
-  Holding hold(set->lock);
+  Holding hold(set->lock, OnlyThread());
   const int on_ring = set->ControlOnRing(op, fd, event);
   if (on_ring <= 0) return static_cast<int>(ToProgram(on_ring));
   const int result = Real().epoll_ctl(epfd, op, fd, event);

@@ -8,6 +8,8 @@
 #include <atomic>
 #include <cstdint>
 
+#include "shim/alone.h"
+
 namespace vsocket::shim {
 
 std::uint32_t ThreadId();  // cached per thread
@@ -25,6 +27,13 @@ class Lock {
     if (word_.compare_exchange_strong(free, me, std::memory_order_acquire, std::memory_order_relaxed)) return true;
     return AcquireSlow(me);
   }
+  // For who knows that nobody else can want it but a signal handler: the process has one thread, and shares the lock with none.
+  [[nodiscard]] bool AcquireAlone() {
+    const std::uint32_t me = ThreadId();
+    if (word_.load(std::memory_order_relaxed) != 0) return AcquireSlow(me);
+    word_.store(me, std::memory_order_relaxed);
+    return true;
+  }
   [[nodiscard]] bool TryAcquire() {
     std::uint32_t free = 0;
     return word_.compare_exchange_strong(free, ThreadId(), std::memory_order_acquire, std::memory_order_relaxed);
@@ -32,6 +41,7 @@ class Lock {
   void Release() {
     if (word_.exchange(0, std::memory_order_release) & kContended) WakeOne();
   }
+  void ReleaseAlone() { word_.store(0, std::memory_order_release); }
   [[nodiscard]] bool HeldByMe() const { return (word_.load(std::memory_order_relaxed) & ~kContended) == ThreadId(); }
   void Reset() { word_.store(0, std::memory_order_relaxed); }
 
@@ -44,18 +54,20 @@ class Lock {
 
 class Holding {
  public:
-  explicit Holding(Lock& lock) : lock_(lock), held_(lock.Acquire()) {}
+  // `alone`: see AcquireAlone.
+  explicit Holding(Lock& lock, bool alone = false) : lock_(lock), alone_(alone), held_(alone ? lock.AcquireAlone() : lock.Acquire()) {}
   ~Holding() { Unlock(); }
   Holding(const Holding&) = delete;
   Holding& operator=(const Holding&) = delete;
   [[nodiscard]] bool Held() const { return held_; }
   void Unlock() {
-    if (held_) lock_.Release();
+    if (held_) alone_ ? lock_.ReleaseAlone() : lock_.Release();
     held_ = false;
   }
 
  private:
   Lock& lock_;
+  const bool alone_;
   bool held_;
 };
 

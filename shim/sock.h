@@ -99,6 +99,11 @@ struct alignas(64) Sock {
   // All of it is set anew for the next connection in this place by Renew (sock.cc).
 };
 
+// Nobody but this thread can be at it now: no other process has it, and this one has no other thread.
+inline bool AloneWith(const Sock* sock) {
+  return OnlyThread() && sock->processes.load(std::memory_order_relaxed) == 1;
+}
+
 // The kernel has reset the connection.
 inline void NoteReset(Sock* sock) {
   std::uint8_t alive = 0;

@@ -231,7 +231,7 @@ void TakeFrames(Sock* sock, int fd, const Channel& ch) {
 ssize_t TryReceive(SockRef ref, int fd, const struct iovec* parts, int count, int flags) {
   Sock* sock = ref.sock;
   const LetGoAtEnd let_go(ref, fd);
-  Holding rx(sock->rx_lock);
+  Holding rx(sock->rx_lock, AloneWith(sock));
   if (!rx.Held()) return -EAGAIN;
   Channel ch;
   if (ref.Stale()) return -EBADF;

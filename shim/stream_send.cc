@@ -416,7 +416,7 @@ bool RoomAfterAll(SockRef ref) {
 ssize_t TrySend(SockRef ref, int fd, const struct iovec* parts, int count, int flags) {
   Sock* sock = ref.sock;
   const LetGoAtEnd let_go(ref, fd);
-  Holding tx(sock->tx_lock);
+  Holding tx(sock->tx_lock, AloneWith(sock));
   if (!tx.Held()) return -EAGAIN;
   Channel ch;
   if (ref.Stale()) return -EBADF;
