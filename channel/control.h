@@ -30,6 +30,7 @@ enum class MessageType : std::uint16_t {
   kNote = 6,       // why a connection stays on TCP or came down; shown by vsocketctl, believed for nothing else
   kWakeOffer = 7,  // + fd: the ringing end (UNIX stream) of wake object `index` of this side of the region
   kWakeWant = 8,   // asks for the other side's wake object `index`
+  kAskGrant = 9,   // this end sends, has used its bandwidth grant up, and is not watched (grant.h). No answer but the grant
   // agent -> shim
   kWelcome = 64,
   kReject = 65,  // wrong version or unknown pod; the agent closes after it
@@ -73,6 +74,12 @@ struct Release {
 };
 
 struct Reattach {
+  MessageHeader header;
+  std::uint64_t cookie;
+  ChannelRef channel;
+};
+
+struct AskGrant {
   MessageHeader header;
   std::uint64_t cookie;
   ChannelRef channel;
@@ -139,6 +146,8 @@ constexpr std::size_t MessageSize(MessageType type) {
       return sizeof(Release);
     case MessageType::kReattach:
       return sizeof(Reattach);
+    case MessageType::kAskGrant:
+      return sizeof(AskGrant);
     case MessageType::kCancel:
       return sizeof(Cancel);
     case MessageType::kNote:
@@ -164,8 +173,8 @@ constexpr MessageHeader HeaderOf(MessageType type) {
 }
 
 static_assert(sizeof(MessageHeader) == 8 && sizeof(Hello) == 32 && sizeof(Upgrade) == 16 && sizeof(ChannelRef) == 24 &&
-              sizeof(Release) == 48 && sizeof(Reattach) == 40 && sizeof(Cancel) == 16 && sizeof(Note) == 24 && sizeof(WakeRef) == 24 &&
-              sizeof(Welcome) == 16 && sizeof(Reject) == 16 && sizeof(Grant) == 48 && sizeof(Deny) == 24);
+              sizeof(Release) == 48 && sizeof(Reattach) == 40 && sizeof(AskGrant) == 40 && sizeof(Cancel) == 16 && sizeof(Note) == 24 &&
+              sizeof(WakeRef) == 24 && sizeof(Welcome) == 16 && sizeof(Reject) == 16 && sizeof(Grant) == 48 && sizeof(Deny) == 24);
 static_assert(std::is_trivially_copyable_v<Grant> && std::is_trivially_copyable_v<Release>);
 
 }  // namespace vsocket::channel

@@ -25,7 +25,7 @@
 namespace vsocket::channel {
 
 inline constexpr std::uint32_t kLayoutMagic = 0x56534b31;  // "VSK1"
-inline constexpr std::uint32_t kLayoutVersion = 2;         // changed with every change of the layout, and of what its words mean
+inline constexpr std::uint32_t kLayoutVersion = 3;         // changed with every change of the layout, and of what its words mean
 
 inline constexpr std::uint32_t kSlots = 64;
 inline constexpr std::uint32_t kRingMinLog2 = 14;  // 16 KiB: what a connection starts with
@@ -91,6 +91,11 @@ struct SlotHeader {
   // Written by the agent.
   alignas(kFalseSharing) std::atomic<std::uint32_t> epoch;  // which connection holds the slot; 0: none. Changes with each grant
   std::atomic<std::uint32_t> revoked;                       // == epoch: this connection's channel is revoked
+  // Of a direction with a bandwidth limit, by the side that sends (grant.h). All 0: it has none. On the line of `revoked`, which every
+  // attempt loads anyway and which nobody writes while there is no limit.
+  std::atomic<std::uint64_t> grant[2];
+  std::atomic<std::uint32_t> pace_us[2];
+  std::atomic<std::uint32_t> watched[2];  // GrantWatch
   SideWords side[2];
   std::byte pad[1024 - kFalseSharing - 2 * sizeof(SideWords)];
 };
@@ -119,6 +124,7 @@ static_assert(sizeof(SideWords) == 384 && offsetof(SideWords, tail) == 0 && offs
               offsetof(SideWords, finished_generation) == 284 && offsetof(SideWords, proposal_start) == 288 &&
               offsetof(SideWords, tcp_sent) == 296 && offsetof(SideWords, tcp_offered) == 304);
 static_assert(sizeof(SlotHeader) == 1024 && offsetof(SlotHeader, epoch) == 0 && offsetof(SlotHeader, revoked) == 4 &&
+              offsetof(SlotHeader, grant) == 8 && offsetof(SlotHeader, pace_us) == 24 && offsetof(SlotHeader, watched) == 32 &&
               offsetof(SlotHeader, side) == 128);
 static_assert(kRingsOffset == 4096 + 64 * 1024 && kRegionBytes == kRingsOffset + 64ULL * 2 * 256 * 1024);
 static_assert(std::is_standard_layout_v<RegionHeader> && std::is_standard_layout_v<SlotHeader>);

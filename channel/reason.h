@@ -27,7 +27,9 @@ namespace vsocket::channel {
   X(kPeerBroke, 17, "the peer wrote impossible values into the channel")                                                           \
   X(kBadRequest, 18, "the agent could not understand or verify the request")                                                       \
   X(kUnknownPod, 19, "the agent does not know the pod this socket belongs to")                                                     \
-  X(kNotAsked, 20, "this end has not asked for an upgrade: it has no shim, or upgrades are off, or it asks later")
+  X(kNotAsked, 20, "this end has not asked for an upgrade: it has no shim, or upgrades are off, or it asks later")                 \
+  X(kBadBandwidth, 21, "a bandwidth annotation of one of the two pods cannot be understood, so no ring could hold it")             \
+  X(kOverLimit, 22, "a sender went past the bandwidth limit on a ring between these two pods; they stay on TCP for a while")
 
 enum class Reason : std::uint16_t {
 #define VSOCKET_REASON_ENUM(name, number, text) name = number,

@@ -68,13 +68,28 @@ ordered_json JsonOf(const v1::Connection& c) {
           {"ring_sent", c.ring_sent()},
           {"ring_received", c.ring_received()},
           {"reason", c.reason()},
-          {"reason_text", c.reason_text()}};
+          {"reason_text", c.reason_text()},
+          {"limited_by", c.limited_by()}};
 }
 
 std::string Isolation(const v1::PodStatus& pod) {
   if (pod.isolated_ingress() && pod.isolated_egress()) return "ingress, egress";
   if (pod.isolated_ingress()) return "ingress";
   return pod.isolated_egress() ? "egress" : "";
+}
+
+std::string BandwidthText(const v1::PodStatus& pod) {
+  if (!pod.bandwidth_problem().empty()) return "NOT UNDERSTOOD";
+  std::string out;
+  if (!pod.ingress_bandwidth().empty()) out = "in " + Printable(pod.ingress_bandwidth());
+  if (!pod.egress_bandwidth().empty()) out += (out.empty() ? "out " : ", out ") + Printable(pod.egress_bandwidth());
+  return out;
+}
+
+// Why it is not on a ring, or what holds it back there.
+std::string RemarkOn(const v1::Connection& c) {
+  if (c.reason() != 0) return c.reason_text();
+  return c.limited_by().empty() ? "" : "(limited by " + Printable(c.limited_by()) + ")";
 }
 
 std::string DirectionText(const char* direction, const v1::DirectionVerdict& verdict) {
@@ -131,27 +146,31 @@ std::string RenderPods(const std::vector<v1::PodStatus>& pods, Format format) {
     ordered_json out = ordered_json::array();
     for (const v1::PodStatus& status : pods) {
       const v1::LocalPod& pod = status.pod();
-      out.push_back({{"namespace", pod.namespace_()},
-                     {"name", pod.name()},
-                     {"uid", pod.uid()},
-                     {"ips", ListOf(pod.ips())},
-                     {"container_id", pod.container_id()},
-                     {"ifname", pod.ifname()},
-                     {"netns", {{"path", pod.netns_path()}, {"cookie", pod.netns_cookie()}, {"inode", pod.netns_inode()}}},
-                     {"socket_dir", status.socket_dir()},
-                     {"processes", status.processes()},
-                     {"channels", status.channels()},
-                     {"channel_bytes", status.channel_bytes()},
-                     {"isolated", {{"ingress", status.isolated_ingress()}, {"egress", status.isolated_egress()}}}});
+      out.push_back(
+          {{"namespace", pod.namespace_()},
+           {"name", pod.name()},
+           {"uid", pod.uid()},
+           {"ips", ListOf(pod.ips())},
+           {"container_id", pod.container_id()},
+           {"ifname", pod.ifname()},
+           {"netns", {{"path", pod.netns_path()}, {"cookie", pod.netns_cookie()}, {"inode", pod.netns_inode()}}},
+           {"socket_dir", status.socket_dir()},
+           {"processes", status.processes()},
+           {"channels", status.channels()},
+           {"channel_bytes", status.channel_bytes()},
+           {"isolated", {{"ingress", status.isolated_ingress()}, {"egress", status.isolated_egress()}}},
+           {"bandwidth",
+            {{"ingress", status.ingress_bandwidth()}, {"egress", status.egress_bandwidth()}, {"problem", status.bandwidth_problem()}}}});
     }
     return Print({{"pods", out}});
   }
   if (pods.empty()) return "no pods on this node\n";
-  Table table({"NAMESPACE", "NAME", "ADDRESSES", "PROCESSES", "CHANNELS", "MEMORY", "ISOLATED", "SOCKET DIRECTORY"}, {3, 4, 5});
+  Table table({"NAMESPACE", "NAME", "ADDRESSES", "PROCESSES", "CHANNELS", "MEMORY", "ISOLATED", "BANDWIDTH", "SOCKET DIRECTORY"},
+              {3, 4, 5});
   for (const v1::PodStatus& status : pods) {
     table.Add({Printable(status.pod().namespace_()), Printable(status.pod().name()), Join(status.pod().ips()),
                std::to_string(status.processes()), std::to_string(status.channels()), HumanBytes(status.channel_bytes()), Isolation(status),
-               status.socket_dir()});
+               BandwidthText(status), status.socket_dir()});
   }
   return table.Render();
 }
@@ -173,7 +192,7 @@ std::string RenderConnections(std::vector<v1::Connection> connections, Format fo
     if (c.pid() != 0) program += "[" + std::to_string(c.pid()) + "]";
     table.Add({Printable(c.pod()), program, Endpoint(c.local_ip(), c.local_port()), Endpoint(c.remote_ip(), c.remote_port()),
                Printable(c.remote_pod()), StateName(c.state()), SentReceived(c.tcp_sent(), c.tcp_received()),
-               SentReceived(c.ring_sent(), c.ring_received()), c.reason() == 0 ? "" : c.reason_text()});
+               SentReceived(c.ring_sent(), c.ring_received()), RemarkOn(c)});
   }
   return table.Render();
 }

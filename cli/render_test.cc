@@ -71,6 +71,14 @@ TEST(RenderConnections, AProgramsNameCannotDriveTheTerminalOrBreakTheJson) {
   EXPECT_EQ(json::parse(RenderConnections({c}, Format::kJson))["connections"][0]["program"], "x\033[2J\n");
 }
 
+TEST(RenderConnections, ALimitIsShown) {
+  v1::Connection c;
+  c.set_state(v1::CONNECTION_STATE_RING);
+  c.set_limited_by("egress-bandwidth 10M");
+  EXPECT_NE(RenderConnections({c}, Format::kTable).find("(limited by egress-bandwidth 10M)"), std::string::npos);
+  EXPECT_EQ(json::parse(RenderConnections({c}, Format::kJson))["connections"][0]["limited_by"], "egress-bandwidth 10M");
+}
+
 TEST(RenderPods, TableAndJson) {
   v1::PodStatus status;
   status.mutable_pod()->set_namespace_("shop");
@@ -82,12 +90,17 @@ TEST(RenderPods, TableAndJson) {
   status.set_channels(12);
   status.set_channel_bytes(1U << 20U);
   status.set_isolated_ingress(true);
+  status.set_ingress_bandwidth("10M");
+  status.set_egress_bandwidth("1G");
   EXPECT_EQ(RenderPods({status}, Format::kTable),
-            "NAMESPACE  NAME  ADDRESSES          PROCESSES  CHANNELS   MEMORY  ISOLATED  SOCKET DIRECTORY\n"
-            "shop       web   10.1.0.2, fd00::2          3        12  1.0 MiB  ingress   /run/vsocket/pods/u\n");
+            "NAMESPACE  NAME  ADDRESSES          PROCESSES  CHANNELS   MEMORY  ISOLATED  BANDWIDTH       SOCKET DIRECTORY\n"
+            "shop       web   10.1.0.2, fd00::2          3        12  1.0 MiB  ingress   in 10M, out 1G  /run/vsocket/pods/u\n");
   const json list = json::parse(RenderPods({status}, Format::kJson))["pods"];
   EXPECT_EQ(list[0]["ips"], json({"10.1.0.2", "fd00::2"}));
   EXPECT_EQ(list[0]["isolated"]["egress"], false);
+  EXPECT_EQ(list[0]["bandwidth"]["egress"], "1G");
+  status.set_bandwidth_problem("\"fast\" is not a quantity");
+  EXPECT_NE(RenderPods({status}, Format::kTable).find("NOT UNDERSTOOD"), std::string::npos);
   EXPECT_EQ(RenderPods({}, Format::kTable), "no pods on this node\n");
 }
 

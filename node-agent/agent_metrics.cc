@@ -60,6 +60,11 @@ telemetry::MetricsSample SampleAgent(const broker::BrokerStats& stats, const enf
           stats.revoked_memory.killed);
   counter("vsocket_channel_ends_swept_total", "Ends of channels taken back because their socket was gone, without a word of the shim.",
           stats.swept);
+  gauge("vsocket_bandwidth_limited_directions", "Directions of channels that a bandwidth annotation limits.", stats.bandwidth.limited);
+  gauge("vsocket_bandwidth_active_directions", "Of them, those that are looked at now; 0: the agent sleeps.", stats.bandwidth.active);
+  counter("vsocket_bandwidth_granted_bytes_total", "Bytes granted to senders with a limit.", stats.bandwidth.granted_bytes);
+  counter("vsocket_bandwidth_rounds_total", "Looks at the senders with a limit that are active.", stats.bandwidth.rounds);
+  counter("vsocket_bandwidth_ignored_total", "Channels cut because a sender went past what it was granted.", stats.over_limit);
   counter("vsocket_ring_bytes_total", "Bytes through rings, as the shims publish them.", stats.ring_bytes);
   counter("vsocket_control_protocol_errors_total", "Broken messages on agent.sock.", stats.protocol_errors);
   counter("vsocket_shims_refused_total", "Processes refused: wrong version, wrong network namespace, or too many.", stats.shims_refused);

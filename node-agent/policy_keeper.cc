@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "node-agent/pod_bandwidth.h"
 #include "node-agent/policy/local_addresses.h"
 
 namespace vsocket {
@@ -83,6 +84,7 @@ void PolicyKeeper::Apply() {
     evaluator_ = evaluator;
   }
   if (node_ == nullptr) return;
+  node_->SetBandwidth(BandwidthOfPods(*state, pods));
   std::uint32_t cut = node_->ReevaluateNow();
   if (enforcer_) {
     std::vector<enforce::WantedRules> wanted;

@@ -342,6 +342,14 @@ bool SendWakeRef(MessageType type, std::uint64_t region_id, std::uint32_t side, 
   return SendWithFds(&message, sizeof message, &fd, fd >= 0 ? 1 : 0);
 }
 
+bool SendAskGrant(const Sock* sock) {
+  return SendMessage(channel::AskGrant{channel::HeaderOf(MessageType::kAskGrant), sock->cookie, RefOf(sock)});
+}
+
+bool HaveAgent() {
+  return line.load(std::memory_order_relaxed) >= 0;
+}
+
 void ForgetAgent() {
   const int fd = line.exchange(-1, std::memory_order_relaxed);
   if (fd >= 0) DropOwnFd(fd);

@@ -27,6 +27,11 @@ void SendNote(const Sock* sock, channel::Reason reason);
 // A kWakeOffer (with the descriptor) or kWakeWant (fd -1).
 bool SendWakeRef(channel::MessageType type, std::uint64_t region_id, std::uint32_t side, std::uint32_t index, int fd);
 
+// Of a sender at its bandwidth grant. False: there is no line now, or it takes nothing.
+bool SendAskGrant(const Sock* sock);
+// There is a line, as far as is known.
+[[nodiscard]] bool HaveAgent();
+
 // The child of a fork shares nothing of the line.
 void ForgetAgent();
 

@@ -5,6 +5,7 @@
 #include "shim/config.h"
 #include "shim/epoll_set.h"
 #include "shim/family.h"
+#include "shim/grant.h"
 #include "shim/own_fds.h"
 #include "shim/stream.h"
 #include "shim/sys.h"
@@ -36,6 +37,10 @@ bool EpollSet::AnythingNew() const {
 // Leaves a quiet connection to the kernel: from now on its bell wakes the set.
 bool EpollSet::Park(std::uint32_t id) {
   Watch& watch = At(id);
+  if (WantsRoom(watch, watch.ref.sock) && AwaitsGrant(watch.ref.sock)) {  // nobody rings for a grant
+    watch.quiet = 0;
+    return false;
+  }
   if (!Arm(watch, channel::kTcpBell)) {
     watch.armed = false;
     watch.quiet = 0;

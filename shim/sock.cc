@@ -73,10 +73,11 @@ void Renew(Sock& sock) {
   sock.in = {};
   sock.rx = {};
   sock.up_attempts = 0;
+  sock.unheard = 0;
   sock.out = {};
   sock.tx = {};
   sock.linger[0] = sock.linger[1] = 0;
-  sock.up_since_ns = sock.up_at = sock.idle_at = sock.look_again = sock.ring_tx = sock.ring_rx = 0;
+  sock.up_since_ns = sock.up_at = sock.idle_at = sock.look_again = sock.ask_again = sock.ring_tx = sock.ring_rx = 0;
   sock.cookie = sock.region_id = sock.ask_at_ns = sock.ask_after = 0;
   sock.region = sock.slot = sock.epoch = sock.side = 0;
 }

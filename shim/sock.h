@@ -66,6 +66,8 @@ struct alignas(64) Sock {
   std::uint64_t up_at = 0;       // where the last proposal started
   std::uint32_t up_bells = 0;    // bells sent before it
   std::uint64_t look_again = 0;  // Ticks() at which a busy sender looks at the kernel's side again
+  std::uint64_t ask_again = 0;   // Ticks() before which the agent is not asked for a grant again (grant.cc)
+  std::uint8_t unheard = 0;      // looks for the grant since it was asked
 
   // Both.
   alignas(64) std::atomic<Phase> phase{Phase::kFree};

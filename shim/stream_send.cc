@@ -10,6 +10,7 @@
 
 #include "shim/agent_link.h"
 #include "shim/config.h"
+#include "shim/grant.h"
 #include "shim/sleepers.h"
 #include "shim/stats.h"
 #include "shim/stream_parts.h"
@@ -119,22 +120,38 @@ ssize_t Committed(Sock* sock, int fd, const Channel& ch, std::uint64_t size) {
   return static_cast<ssize_t>(size);
 }
 
+// For a sender that has used up its grant: 0 when there is more by now, or what FindRoom gives.
+ssize_t WithoutGrant(Sock* sock, int fd, const Channel& ch, std::uint64_t* granted) {
+  const Grant grant = AwaitGrant(sock, fd, ch);
+  if (grant == Grant::kLeft && sock->tx.mode == TxMode::kTcp) return -EINPROGRESS;
+  *granted = grant == Grant::kHere ? MayPublish(sock, ch) : 0;
+  return *granted != 0 ? 0 : -EAGAIN;
+}
+
 // Room in the ring for `wanted` bytes or fewer. 0: none, and the caller may wait; -EINPROGRESS: the direction left the ring, go on by TCP.
 ssize_t FindRoom(Sock* sock, int fd, const Channel& ch, std::uint64_t wanted, std::uint64_t* room) {
   channel::ProducerState& out = sock->out;
+  std::uint64_t granted = MayPublish(sock, ch);  // without a limit: more than anybody wants
+  if (granted < wanted) [[unlikely]] {
+    const ssize_t without = granted == 0 ? WithoutGrant(sock, fd, ch, &granted) : 0;
+    if (without != 0) return without;
+    if (granted < wanted) wanted = granted;
+  }
   if (channel::Room(out) < wanted || out.capacity_log2 < channel::kRingMaxLog2) {
     if (!channel::RefreshRoom(out, *ch.theirs)) {
       Kill(sock, fd, "impossible head");
       return ErrorForSender(sock);
     }
-    AdjustCapacity(sock, ch, wanted);
+    // With a limit the biggest ring at once: a ring that has to grow while there is something in it grows by TCP (OutgrowRing).
+    AdjustCapacity(sock, ch, HasLimit(sock, ch) ? channel::kRingMax : wanted);
   }
-  *room = channel::Room(out);
+  *room = channel::Room(out) < granted ? channel::Room(out) : granted;
   if (*room != 0) return 0;
   if (!sock->framed.load(std::memory_order_relaxed) && sock->rx_lock.TryAcquire()) {
     (void)ConsiderProposal(sock, fd, ch);  // a program that only sends has not looked
     sock->rx_lock.Release();
   }
+  if (LooksForRoom(sock, ch)) return -EAGAIN;
   if (!sock->framed.load(std::memory_order_relaxed)) {
     // The reader could not ring us when it makes room: its direction carries no frames. So this one goes by TCP, where the kernel waits.
     const int left = StartLeaving(sock, fd, ch);
@@ -219,6 +236,7 @@ void LookAround(Sock* sock, int fd, const Channel& ch) {
 
 bool ConsiderGoingUp(Sock* sock, const Channel& ch, std::uint8_t next_byte) {
   if (sock->pinned.load(std::memory_order_relaxed) != 0 || !MayGoUpNow(sock, ch)) return false;
+  if (MayPublish(sock, ch) == 0 && !MayHopeForGrant(sock, ch)) return false;
   // Best when the receiver has read everything: then no frame of ours ever stands behind payload in its TCP queue, where a hand-over could
   // not get at it. A bulk sender may never see that moment, and goes up all the same once the receiver has shown that it reads for itself:
   // those that hand a connection over do so after its first bytes. And when the peer has no payload by TCP on the way to us: should it die
@@ -408,6 +426,10 @@ bool RoomAfterAll(SockRef ref) {
   if (!tx.Held() || ref.Stale() || !OpenChannel(sock, &ch)) return false;
   sock->nospace.fetch_add(1, std::memory_order_relaxed);
   if (sock->tx.mode != TxMode::kRing || sock->sleepers.load(std::memory_order_relaxed) == 0) return false;
+  if (MayPublish(sock, ch) == 0 || LooksForRoom(sock, ch)) {  // whoever sleeps already does not know that it is to look
+    WakeSleepers(sock);
+    return false;
+  }
   // Several may sleep, and with different wake objects: all of them watch TCP.
   channel::Arm(ch.mine->space_waiter, channel::kTcpBell);
   return channel::RefreshRoom(sock->out, *ch.theirs) && channel::Room(sock->out) >= channel::WritableRoom(sock->out.capacity_log2);
@@ -462,7 +484,7 @@ ssize_t TrySendFile(SockRef ref, int fd, int in_fd, off_t* offset, size_t size) 
     settled = FindRoom(sock, fd, ch, size, &room);
     if (settled == 0) {
       std::uint64_t piece = 0;
-      std::byte* into = channel::FreePiece(sock->out, ch.out_ring, size, &piece);
+      std::byte* into = channel::FreePiece(sock->out, ch.out_ring, size < room ? size : room, &piece);
       const long got = offset != nullptr ? Sys(SYS_pread64, in_fd, into, piece, *offset) : Sys(SYS_read, in_fd, into, piece);
       if (got <= 0) return got;
       if (offset != nullptr) *offset += got;

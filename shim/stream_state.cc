@@ -9,6 +9,7 @@
 
 #include "shim/agent_link.h"
 #include "shim/epoll_set.h"
+#include "shim/grant.h"
 #include "shim/log.h"
 #include "shim/sleepers.h"
 #include "shim/stats.h"
@@ -83,6 +84,11 @@ void LookOut(Sock* sock, int fd, const Channel& ch, Readiness* ready) {
     Kill(sock, fd, "impossible head");
     ready->out = true;
     return;
+  }
+  if (MayPublish(sock, ch) == 0) {
+    const Grant grant = AwaitGrant(sock, fd, ch);
+    ready->out_by_kernel = grant == Grant::kLeft;
+    if (grant != Grant::kHere) return;
   }
   ready->out = channel::Room(sock->out) >= channel::WritableRoom(sock->out.capacity_log2);
 }
@@ -206,9 +212,11 @@ bool RingHasRoom(const Sock* sock) {
   Channel ch;
   if (!OpenChannel(sock, &ch)) return true;
   if (sock->tx.mode != TxMode::kRing) return false;
-  const std::uint64_t used = ch.mine->tail.load(std::memory_order_relaxed) - ch.theirs->head.load(std::memory_order_relaxed);
+  const std::uint64_t tail = ch.mine->tail.load(std::memory_order_relaxed);
+  const std::uint64_t used = tail - ch.theirs->head.load(std::memory_order_relaxed);
   const std::uint32_t capacity_log2 = sock->out.capacity_log2;
-  return used + channel::WritableRoom(capacity_log2) <= (1ULL << capacity_log2);
+  return used + channel::WritableRoom(capacity_log2) <= (1ULL << capacity_log2) &&
+         channel::MayPublish(ch.slot->grant[sock->side & 1], tail) != 0;
 }
 
 std::uint64_t RingTail(const Sock* sock) {
@@ -233,8 +241,15 @@ bool PrepareToSleep(SockRef ref, int fd, bool want_in, bool want_out, std::uint3
   if (sock->tx.mode == TxMode::kRing && channel::MustLeave(ch.theirs->gate)) (void)StartLeaving(sock, fd, ch);
   if (sock->tx.mode == TxMode::kLeaving) (void)Flush(sock, fd, ch);
   if (sock->tx.mode == TxMode::kLeaving) *kernel_events |= POLLOUT;
-  if (want_out && sock->tx.mode == TxMode::kRing) {
-    if (!sock->framed.load(std::memory_order_relaxed)) {
+  if (want_out && sock->tx.mode == TxMode::kRing && MayPublish(sock, ch) == 0) {
+    // Whoever makes room in the ring need not ring for it, nor could it give what is missing.
+    if (AwaitGrant(sock, fd, ch) != Grant::kWait) return false;
+    SleepForGrant(sock, ch);
+    *kernel_events |= POLLIN;
+  } else if (want_out && sock->tx.mode == TxMode::kRing) {
+    if (LooksForRoom(sock, ch)) {
+      SleepForGrant(sock, ch);
+    } else if (!sock->framed.load(std::memory_order_relaxed)) {
       (void)StartLeaving(sock, fd, ch);
       return false;
     }

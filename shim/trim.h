@@ -7,6 +7,7 @@
 
 #include <cstdint>
 
+#include "shim/grant.h"
 #include "shim/sock.h"
 
 namespace vsocket::shim {
@@ -22,9 +23,12 @@ void NoteGrown(Sock* sock);
 // Looks at the process's connections, when it is time. Thread safety: any thread, whatever it holds; what is locked is left for later.
 void TrimIdleRings();
 
-// sleep(ns), which returns 0 when the time is over, in pieces between which rings are trimmed. `ns`: UINT64_MAX is for ever.
+// sleep(ns), which returns 0 when the time is over, in pieces between which rings are trimmed. `ns`: UINT64_MAX is for ever. 0 also when it
+// is time to look for a grant (grant.h): the caller looks around, and sleeps again for the rest.
 template <typename Sleep>
 long SleepAndTrim(std::uint64_t ns, Sleep sleep) {
+  const std::uint64_t until_grant = TakeGrantSleep();
+  if (until_grant < ns) ns = until_grant;
   for (;;) {
     const std::uint64_t piece = NsUntilTrim();
     if (piece >= ns) return sleep(ns);

@@ -12,6 +12,7 @@
 #include "shim/config.h"
 #include "shim/epoll_set.h"
 #include "shim/family.h"
+#include "shim/grant.h"
 #include "shim/sleepers.h"
 #include "shim/stream.h"
 #include "shim/sys.h"
@@ -54,6 +55,7 @@ bool MayWait(int fd, int flags) {
 }
 
 bool SpinFor(const Sock* sock, bool in) {
+  if (!in && AwaitsGrant(sock)) return false;
   SpinBudget& spin = ThreadSpin();
   const std::uint64_t budget = BeginSpin(spin);
   if (budget == 0) return false;
@@ -97,7 +99,7 @@ ssize_t WaitFor(SockRef ref, int fd, bool in, std::uint64_t* deadline) {
       const struct timespec limit = {static_cast<time_t>(ns / 1000000000), static_cast<long>(ns % 1000000000)};
       return Sys(SYS_ppoll, items, 4, ns == kForever ? nullptr : &limit, nullptr, 0);
     });
-    if (woken == 0) result = -EAGAIN;
+    if (woken == 0 && *deadline != kForever && MonotonicNs() >= *deadline) result = -EAGAIN;
     if (woken == -EINTR) LetHandlersRun();
     if (woken == -EINTR && SignalMeansEintr()) result = -EINTR;
   }

@@ -24,15 +24,17 @@
 #include "node-agent/broker/foreign_fds.h"
 #include "node-agent/broker/kernel.h"
 #include "node-agent/broker/options.h"
+#include "node-agent/broker/pacer.h"
 #include "node-agent/broker/pending_table.h"
 #include "node-agent/broker/revocation_watch.h"
 #include "node-agent/broker/shim_link.h"
+#include "node-agent/model/bandwidth.h"
 #include "node-agent/model/connection.h"
 #include "node-agent/model/local_pod.h"
 
 namespace vsocket::broker {
 
-inline constexpr std::size_t kReasonCount = 21;  // channel::Reason; an unknown number is counted as kNone
+inline constexpr std::size_t kReasonCount = 23;  // channel::Reason; an unknown number is counted as kNone
 
 // For metrics and status. Counters never decrease while the agent lives.
 struct BrokerStats {
@@ -45,7 +47,9 @@ struct BrokerStats {
   std::uint64_t revocations = 0;        // channels
   std::uint64_t sockets_destroyed = 0;  // kernel TCP connections cut
   RevocationStats revoked_memory;
-  std::uint64_t swept = 0;  // ends of channels taken back without a RELEASE of their living process
+  PacerStats bandwidth;
+  std::uint64_t over_limit = 0;  // channels cut because a sender ignored its grant
+  std::uint64_t swept = 0;       // ends of channels taken back without a RELEASE of their living process
   std::uint64_t protocol_errors = 0;
   std::uint64_t shims_refused = 0, shims_dropped = 0;
 };
@@ -53,6 +57,7 @@ struct BrokerStats {
 struct PodLoad {
   std::uint32_t processes = 0, channels = 0;
   std::uint64_t bytes = 0;
+  model::Bandwidth bandwidth;
 };
 
 class Broker {
@@ -77,11 +82,15 @@ class Broker {
   [[nodiscard]] ForeignFds* ForeignFdsOf(const std::string& pod_uid);
 
   // --- time and policy ---
-  [[nodiscard]] std::uint64_t NextTick() const { return next_tick_ns_; }  // 0: nothing to do by itself
+  [[nodiscard]] std::uint64_t NextTick() const;  // 0: nothing to do by itself
   void Tick();
   // The policy or what it depends on changed: judges every channel and every kernel TCP connection of local pods again and cuts what is
   // not allowed any more. Gives the number of connections cut.
   std::uint32_t Reevaluate();
+
+  // The pod's bandwidth annotations, as they are now. Live channels heed them at once; with a problem in them they go down to TCP, and no
+  // new ones are granted. Nothing happens when the pod is unknown, or they are what they were.
+  void SetBandwidth(const std::string& uid, const model::Bandwidth& bandwidth);
 
   // --- views ---
   [[nodiscard]] std::vector<model::ConnectionInfo> Connections();
@@ -91,6 +100,7 @@ class Broker {
  private:
   struct PodRuntime {
     model::LocalPod pod;
+    model::Bandwidth bandwidth;
     std::unique_ptr<PodSockets> sockets;
     std::unique_ptr<ForeignFds> foreign;
     std::set<SessionId> sessions;
@@ -116,6 +126,7 @@ class Broker {
   bool Handle(Session& session, const channel::Note& note, std::span<UniqueFd> fds);
   bool Handle(Session& session, const WakeOffer& offer, std::span<UniqueFd> fds);
   bool Handle(Session& session, const WakeWant& want, std::span<UniqueFd> fds);
+  bool Handle(Session& session, const channel::AskGrant& ask, std::span<UniqueFd> fds);
   bool ProtocolError(Session& session, const char* what);
   void RejectWith(Session& session, channel::Reason reason);
 
@@ -150,6 +161,15 @@ class Broker {
   void AskAgainWhoCameEarly();
   std::uint32_t CutKernelConnections();
 
+  // Bandwidth (broker_bandwidth.cc).
+  void ApplyBandwidth(Channel* channel, bool live);
+  void SettleBandwidth(const Channel& channel);
+  void ForgetBandwidth(ChannelId id);
+  void CutOverLimit(const std::vector<FlowId>& over);
+  [[nodiscard]] std::optional<channel::Reason> WhyNoRing(const std::string& pod, const std::string& other_pod);
+  [[nodiscard]] std::string LimitedBy(const Channel& channel, std::uint32_t side) const;
+  [[nodiscard]] std::array<std::string, 2> PodsOf(const Channel& channel, std::uint32_t side);
+
   [[nodiscard]] PodRuntime* PodOf(const std::string& uid);
   [[nodiscard]] PodRuntime* PodByAddress(const model::IpAddress& address);
   [[nodiscard]] Session* SessionOf(SessionId id);
@@ -165,6 +185,8 @@ class Broker {
   PendingTable pending_;
   RevocationWatch watch_;
   ChannelTable table_;
+  Pacer pacer_;
+  std::map<std::pair<std::string, std::string>, std::uint64_t> over_limit_until_;  // pairs of pods that stay on TCP, the smaller uid first
   std::set<ChannelId> orphans_;  // channels with an end that is not released and whose process has gone
   ChannelId swept_to_ = 0;       // the sweep goes on behind this one
   std::uint64_t next_sweep_ns_ = 0;

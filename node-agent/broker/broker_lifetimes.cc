@@ -37,7 +37,10 @@ bool Broker::Handle(Session& session, const channel::Release& release, std::span
 
 void Broker::ReleaseEnd(Channel* channel, std::uint32_t side) {
   const ChannelId id = channel->id;
-  if (table_.Release(channel, side)) orphans_.erase(id);
+  SettleBandwidth(*channel);
+  if (!table_.Release(channel, side)) return;
+  orphans_.erase(id);
+  ForgetBandwidth(id);
 }
 
 void Broker::Disconnected(SessionId id) {
@@ -94,7 +97,10 @@ void Broker::SweepEnd(ChannelId id, std::uint32_t side, std::uint64_t now_ns) {
       {{"connection", end.tuple.ToString()}, {"pod", end.pod}, {"why", socket ? "no process holds its socket" : "its socket is gone"}});
   // Held by nobody: no process can read or write there. Not listed: it may.
   if (socket) return ReleaseEnd(channel, side);
-  if (table_.Abandon(channel, side)) orphans_.erase(id);
+  SettleBandwidth(*channel);
+  if (!table_.Abandon(channel, side)) return;
+  orphans_.erase(id);
+  ForgetBandwidth(id);
 }
 
 void Broker::Sweep(std::uint64_t now_ns) {
@@ -118,7 +124,14 @@ void Broker::Schedule(std::uint64_t at_ns) {
   if (next_tick_ns_ == 0 || at_ns < next_tick_ns_) next_tick_ns_ = at_ns;
 }
 
+std::uint64_t Broker::NextTick() const {
+  const std::uint64_t round = pacer_.NextRound();
+  return next_tick_ns_ == 0 || (round != 0 && round < next_tick_ns_) ? round : next_tick_ns_;
+}
+
 void Broker::Tick() {
+  if (const std::uint64_t round = pacer_.NextRound(), now = clock_(); round != 0 && now >= round) CutOverLimit(pacer_.Round(now));
+  if (next_tick_ns_ == 0 || clock_() < next_tick_ns_) return;
   next_tick_ns_ = 0;
   const std::vector<ChannelId> orphans(orphans_.begin(), orphans_.end());
   for (const ChannelId id : orphans) CheckOrphan(id);
@@ -127,6 +140,7 @@ void Broker::Tick() {
   // Once a second, whatever else woke us.
   if (now >= next_sweep_ns_ && !table_.All().empty()) {
     Sweep(now);
+    CutOverLimit(pacer_.LookAtAll(now));
     next_sweep_ns_ = now + kSecond;
   }
   if (!table_.All().empty()) Schedule(now + kSecond);

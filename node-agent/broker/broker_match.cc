@@ -124,6 +124,8 @@ void Broker::Match(PendingEnd first, PendingEnd second) {
       return deny_both(Reason::kPolicy, kRetryAfterPolicyMs);
     }
   }
+  if (const auto reason = same_pod ? std::nullopt : WhyNoRing(first.end.pod, second.end.pod))
+    return deny_both(*reason, kRetryAfterPolicyMs);
   auto opened = table_.Open(first.end, second.end, clock_());
   if (!opened) {
     Say(Event::Level::kWarning, "upgrade denied", {{"connection", tuple.ToString()}, {"why", channel::ReasonText(opened.Error())}});
@@ -131,6 +133,7 @@ void Broker::Match(PendingEnd first, PendingEnd second) {
   }
   Channel* channel = opened.Value();
   channel->flow = flow;
+  ApplyBandwidth(channel, false);
   for (std::uint32_t side = 0; side < 2; ++side) {
     if (const Session* session = SessionOf(channel->end[side].session)) channel->region->pid[side] = session->pid;
   }
@@ -186,7 +189,11 @@ bool Broker::Handle(Session& session, const channel::Reattach& reattach, std::sp
   remote.tuple = proof->end.tuple.Mirror();
   channel->flow = JudgedFlow(proof->socket, remote, pod, remote_pod);
   // Nothing is answered when all is well: the renewed lease says it.
-  if (const auto forbidden = Forbidden(proof->end.tuple, channel->flow)) Cut(channel, DecidedBy(*forbidden), true);
+  if (const auto forbidden = Forbidden(proof->end.tuple, channel->flow)) {
+    Cut(channel, DecidedBy(*forbidden), true);
+  } else {
+    ApplyBandwidth(channel, true);
+  }
   return true;
 }
 

@@ -18,6 +18,7 @@ bool Broker::DestroySocket(const std::string& uid, const Tuple& tuple, std::uint
 void Broker::Cut(Channel* channel, const std::string& why, bool by_policy) {
   if (channel->revoked) return;
   ++stats_.revocations;
+  ForgetBandwidth(channel->id);
   table_.Revoke(channel);
   // First the word, then the bells: whoever wakes sees why.
   for (std::uint32_t side = 0; side < 2; ++side) {
@@ -150,6 +151,7 @@ void Broker::RemovePod(const std::string& uid, const std::string& why) {
       if (channel != nullptr && channel->end[side].pod == uid) ReleaseEnd(channel, side);
     }
   }
+  SetBandwidth(uid, {});
   pods_.erase(uid);
   watch_.ForgetLeftBy(uid);
 }

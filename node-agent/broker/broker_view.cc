@@ -49,6 +49,7 @@ std::vector<ConnectionInfo> Broker::Connections() {
           info.state = ConnectionState::kTcp;
           info.reason = static_cast<std::uint16_t>(channel::Reason::kRevoked);
         }
+        info.limited_by = LimitedBy(*channel, side);
         holder = SessionOf(channel->end[side].session);
       } else if (const PendingEnd* pending = pending_.Find(socket.cookie); pending != nullptr && pending->end.pod == uid) {
         info.state = ConnectionState::kUpgrading;
@@ -84,13 +85,15 @@ BrokerStats Broker::Stats() {
   stats.bytes_reserved = totals.bytes_reserved;
   stats.ring_bytes = totals.ring_bytes;
   stats.revoked_memory = watch_.Stats();
+  stats.bandwidth = pacer_.Stats();
   return stats;
 }
 
 PodLoad Broker::LoadOf(const std::string& uid) const {
   const Usage usage = table_.UsageOf(uid);
   const auto pod = pods_.find(uid);
-  return {pod == pods_.end() ? 0U : static_cast<std::uint32_t>(pod->second.sessions.size()), usage.channels, usage.bytes};
+  if (pod == pods_.end()) return {0, usage.channels, usage.bytes, {}};
+  return {static_cast<std::uint32_t>(pod->second.sessions.size()), usage.channels, usage.bytes, pod->second.bandwidth};
 }
 
 }  // namespace vsocket::broker

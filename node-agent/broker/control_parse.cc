@@ -23,7 +23,7 @@ constexpr std::size_t FdsOf(MessageType type) {
 }
 
 constexpr bool IsRequest(MessageType type) {
-  return type >= MessageType::kHello && type <= MessageType::kWakeWant && channel::MessageSize(type) != 0;
+  return type >= MessageType::kHello && type <= MessageType::kAskGrant && channel::MessageSize(type) != 0;
 }
 
 template <typename T>
@@ -106,6 +106,8 @@ Result<ShimMessage, ParseError> ParseShimMessage(std::span<const std::byte> pack
       return Wake<WakeOffer>(packet);
     case MessageType::kWakeWant:
       return Wake<WakeWant>(packet);
+    case MessageType::kAskGrant:
+      return WithChannel<channel::AskGrant>(packet);
     default:
       return Failure(ParseError::kUnknownType);
   }

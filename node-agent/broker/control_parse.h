@@ -30,7 +30,7 @@ struct WakeWant : channel::WakeRef {};
 // Every index inside has been checked: slot < kSlots, epoch != 0, side < 2, index < kWakeFdsPerSide. Cookies and ids are only names to
 // compare with what the kernel says.
 using ShimMessage = std::variant<channel::Hello, channel::Upgrade, channel::Release, channel::Reattach, channel::Cancel, channel::Note,
-                                 WakeOffer, WakeWant>;
+                                 WakeOffer, WakeWant, channel::AskGrant>;
 
 // `packet` is one SOCK_SEQPACKET packet, `fds` the number of descriptors that came with it.
 Result<ShimMessage, ParseError> ParseShimMessage(std::span<const std::byte> packet, std::size_t fds);

@@ -30,6 +30,7 @@ TEST(ParseShimMessage, TakesEachRequest) {
   EXPECT_TRUE(Parse(channel::Upgrade{HeaderOf(MessageType::kUpgrade), 5}, 1));
   EXPECT_TRUE(Parse(channel::Release{HeaderOf(MessageType::kRelease), 5, kRef, 0, {}}, 0));
   EXPECT_TRUE(Parse(channel::Reattach{HeaderOf(MessageType::kReattach), 5, kRef}, 2));
+  EXPECT_TRUE(Parse(channel::AskGrant{HeaderOf(MessageType::kAskGrant), 5, kRef}, 0));
   EXPECT_TRUE(Parse(channel::Cancel{HeaderOf(MessageType::kCancel), 5}, 0));
   EXPECT_TRUE(Parse(channel::Note{HeaderOf(MessageType::kNote), 5, 999, {}}, 0)) << "an unknown reason is text only";
   const auto offer = Parse(channel::WakeRef{HeaderOf(MessageType::kWakeOffer), 7, 1, channel::kWakeFdsPerSide - 1}, 1);
@@ -51,7 +52,7 @@ TEST(ParseShimMessage, SaysWhatIsWrong) {
   cancel.header.version = 2;
   EXPECT_EQ(ErrorOf(cancel, 0), ParseError::kVersion);
   EXPECT_EQ(ErrorOf(channel::Deny{HeaderOf(MessageType::kDeny), 5, 0, 0, 0}, 0), ParseError::kUnknownType) << "the agent's own";
-  EXPECT_EQ(ErrorOf(channel::Cancel{HeaderOf(static_cast<MessageType>(9)), 5}, 0), ParseError::kUnknownType);
+  EXPECT_EQ(ErrorOf(channel::Cancel{HeaderOf(static_cast<MessageType>(10)), 5}, 0), ParseError::kUnknownType);
   EXPECT_EQ(ErrorOf(channel::Cancel{HeaderOf(static_cast<MessageType>(0)), 5}, 0), ParseError::kUnknownType);
   EXPECT_EQ(ErrorOf(channel::Release{HeaderOf(MessageType::kCancel), 5, kRef, 0, {}}, 0), ParseError::kSize);
   EXPECT_EQ(ErrorOf(channel::Cancel{HeaderOf(MessageType::kRelease), 5}, 0), ParseError::kSize);
@@ -65,6 +66,7 @@ TEST(ParseShimMessage, RefusesIndexesOutOfRange) {
                                          channel::ChannelRef{7, 0, 1, 2, 0}, channel::ChannelRef{7, ~0U, ~0U, ~0U, 0}}) {
     EXPECT_EQ(ErrorOf(channel::Release{HeaderOf(MessageType::kRelease), 5, ref, 0, {}}, 0), ParseError::kRange);
     EXPECT_EQ(ErrorOf(channel::Reattach{HeaderOf(MessageType::kReattach), 5, ref}, 2), ParseError::kRange);
+    EXPECT_EQ(ErrorOf(channel::AskGrant{HeaderOf(MessageType::kAskGrant), 5, ref}, 0), ParseError::kRange);
   }
   EXPECT_EQ(ErrorOf(channel::WakeRef{HeaderOf(MessageType::kWakeWant), 7, 2, 0}, 0), ParseError::kRange);
   EXPECT_EQ(ErrorOf(channel::WakeRef{HeaderOf(MessageType::kWakeOffer), 7, 0, channel::kWakeFdsPerSide}, 1), ParseError::kRange);

@@ -62,6 +62,7 @@ struct TcpSocket {
   std::uint8_t state = 0;          // TcpState
   std::uint64_t bytes_acked = 0;   // tcp_info; counts the SYN on the side that sent it
   std::uint64_t bytes_received = 0;
+  std::uint32_t unacked = 0;  // by sock_diag only: bytes that the kernel has taken from the program and not delivered yet
 };
 
 }  // namespace vsocket::broker

@@ -124,6 +124,7 @@ LocalPodStatus Node::StatusOf(const LocalPod& pod) {
   status.processes = load.processes;
   status.channels = load.channels;
   status.channel_bytes = load.bytes;
+  status.bandwidth = load.bandwidth;
   if (questions_.isolated) std::tie(status.isolated_ingress, status.isolated_egress) = questions_.isolated(pod);
   return status;
 }
@@ -250,6 +251,10 @@ model::AgentStatus Node::Status() {
   for (const std::uint64_t denials : stats.denials) status.denials += denials;
   status.revocations = stats.revocations;
   if (questions_.complete_status) questions_.complete_status(&status);
+  for (const LocalPod& pod : LocalPods()) {
+    const std::string problem = loop_->Call([&] { return broker_->LoadOf(pod.uid).bandwidth.problem; });
+    if (!problem.empty()) status.problems.push_back({"pod " + NameOf(pod), problem + ": its connections stay on TCP"});
+  }
   return status;
 }
 
@@ -264,6 +269,13 @@ void Node::Reevaluate() {
       reevaluation_posted_ = false;  // a change from here on is judged by the next one
     }
     broker_->Reevaluate();
+  });
+}
+
+void Node::SetBandwidth(const std::vector<std::pair<std::string, model::Bandwidth>>& pods) {
+  loop_->Call([&] {
+    for (const auto& [uid, bandwidth] : pods) broker_->SetBandwidth(uid, bandwidth);
+    return true;
   });
 }
 

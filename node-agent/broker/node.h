@@ -60,6 +60,8 @@ class Node final : public model::NodeApi {
 
   // Judges every connection again, on the broker's thread; returns at once. Several calls before it runs are one.
   void Reevaluate();
+  // The bandwidth annotations of local pods, by uid; the others' stay as they are. In force when it returns.
+  void SetBandwidth(const std::vector<std::pair<std::string, model::Bandwidth>>& pods);
   // Waits for a running or posted Reevaluate; gives the number of connections the last one cut. For callers that must know.
   std::uint32_t ReevaluateNow();
   [[nodiscard]] std::vector<model::LocalPod> LocalPods() const;

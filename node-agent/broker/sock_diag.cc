@@ -80,6 +80,7 @@ TcpSocket ToSocket(const nlmsghdr& header) {
   socket.cookie = message->id.idiag_cookie[0] | static_cast<std::uint64_t>(message->id.idiag_cookie[1]) << 32;
   socket.inode = message->idiag_inode;
   socket.state = message->idiag_state;
+  if (IsLive(socket.state)) socket.unacked = message->idiag_wqueue;  // write_seq - snd_una; of a listener it is something else
   auto left = static_cast<int>(header.nlmsg_len - NLMSG_LENGTH(sizeof(inet_diag_msg)));
   for (auto* attribute = reinterpret_cast<const rtattr*>(message + 1); RTA_OK(attribute, left); attribute = RTA_NEXT(attribute, left)) {
     if (attribute->rta_type != INET_DIAG_INFO) continue;
@@ -104,6 +105,7 @@ class NetlinkPodSockets final : public PodSockets {
   std::optional<TcpSocket> Find(const Tuple& tuple, std::uint64_t cookie) override {
     Request request = MakeRequest(SOCK_DIAG_BY_FAMILY, 0, FamilyOf(tuple));
     PutId(tuple, cookie, &request.body.id);
+    request.body.idiag_ext = 1U << (INET_DIAG_INFO - 1);
     std::optional<TcpSocket> found;
     Exchange(request, [&](const TcpSocket& socket) { found = socket; });
     // The kernel compares the cookie itself (ESTALE), but a TIME_WAIT remainder of the tuple must not pass for the socket.

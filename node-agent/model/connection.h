@@ -24,6 +24,7 @@ struct ConnectionInfo {
   ConnectionState state = ConnectionState::kTcp;
   std::uint64_t tcp_sent = 0, tcp_received = 0;    // payload and frame bytes on the kernel path
   std::uint64_t ring_sent = 0, ring_received = 0;  // bytes on rings
+  std::string limited_by;                          // "egress-bandwidth 10M" of what this end sends; empty: no limit, or not on a ring
   std::uint16_t reason = 0;                        // channel::Reason when state is not kRing
 };
 

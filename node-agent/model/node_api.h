@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "node-agent/model/bandwidth.h"
 #include "node-agent/model/connection.h"
 #include "node-agent/model/local_pod.h"
 #include "node-agent/model/verdict.h"
@@ -28,6 +29,7 @@ struct LocalPodStatus {
   std::uint32_t channels = 0;
   std::uint64_t channel_bytes = 0;  // reserved against the quota
   bool isolated_ingress = false, isolated_egress = false;
+  Bandwidth bandwidth;
 };
 
 struct AgentStatus {

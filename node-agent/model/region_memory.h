@@ -6,10 +6,12 @@
 #include <array>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "base/result.h"
 #include "base/unique_fd.h"
+#include "channel/grant.h"
 
 namespace vsocket::model {
 
@@ -49,6 +51,12 @@ class RegionMemory {
 
   [[nodiscard]] virtual std::uint32_t Epoch(std::uint32_t slot) const = 0;  // untrusted: compare, do not use
   [[nodiscard]] virtual RingTraffic Traffic(std::uint32_t slot) const = 0;
+  // Up to where `side` has published in the ring it sends by, as its shim says: any number, at any time. nullopt: it never was on the ring.
+  [[nodiscard]] virtual std::optional<std::uint64_t> Published(std::uint32_t slot, std::uint32_t side) const = 0;
+  // The words of a bandwidth limit on what `side` sends (channel/grant.h). SetWatched fences after its store.
+  virtual void SetGrant(std::uint32_t slot, std::uint32_t side, std::uint64_t position, std::uint32_t pace_us) = 0;
+  virtual void SetWatched(std::uint32_t slot, std::uint32_t side, channel::GrantWatch watched) = 0;
+  virtual void RemoveGrant(std::uint32_t slot, std::uint32_t side) = 0;  // no limit any more
   // Disarms every waiter word of `side` in this slot and returns a bit mask of the wake objects that must be rung for it (bit i: object i).
   [[nodiscard]] virtual std::uint32_t TakeArmedWakeFds(std::uint32_t slot, std::uint32_t side) = 0;
 };

@@ -92,6 +92,9 @@ void ToProto(const model::LocalPodStatus& status, v1::PodStatus* out) {
   out->set_channel_bytes(status.channel_bytes);
   out->set_isolated_ingress(status.isolated_ingress);
   out->set_isolated_egress(status.isolated_egress);
+  if (status.bandwidth.ingress) out->set_ingress_bandwidth(status.bandwidth.ingress->text);
+  if (status.bandwidth.egress) out->set_egress_bandwidth(status.bandwidth.egress->text);
+  out->set_bandwidth_problem(status.bandwidth.problem);
 }
 
 void ToProto(const model::ConnectionInfo& connection, v1::Connection* out) {
@@ -110,6 +113,7 @@ void ToProto(const model::ConnectionInfo& connection, v1::Connection* out) {
   out->set_tcp_received(connection.tcp_received);
   out->set_ring_sent(connection.ring_sent);
   out->set_ring_received(connection.ring_received);
+  out->set_limited_by(connection.limited_by);
   if (connection.state != model::ConnectionState::kRing) {
     out->set_reason(connection.reason);
     out->set_reason_text(channel::ReasonText(connection.reason));

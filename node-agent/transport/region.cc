@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "base/untrusted.h"
+#include "channel/wake.h"
 
 namespace vsocket::transport {
 namespace {
@@ -185,6 +186,33 @@ RingTraffic Region::Traffic(std::uint32_t slot) const {
     if (tail > start) traffic.sent[side] = Untrusted(tail - start).ClampedTo(0, kTrafficCeiling);
   }
   return traffic;
+}
+
+std::optional<std::uint64_t> Region::Published(std::uint32_t slot, std::uint32_t side) const {
+  if (map_ == nullptr) return std::nullopt;
+  const SideWords& words = Slot(slot).side[side];
+  if (LoadUntrusted(words.proposal_generation, std::memory_order_acquire).Is(0)) return std::nullopt;
+  return LoadUntrusted(words.tail, std::memory_order_acquire).ForDisplay();
+}
+
+// Relaxed: the words order nothing else. What must not be reordered has the fence (grant.h, W2).
+void Region::SetGrant(std::uint32_t slot, std::uint32_t side, std::uint64_t position, std::uint32_t pace_us) {
+  if (map_ == nullptr) return;
+  SlotHeader& header = Slot(slot);
+  header.pace_us[side].store(pace_us, std::memory_order_relaxed);
+  header.grant[side].store(channel::GrantWord(position), std::memory_order_relaxed);
+}
+
+void Region::SetWatched(std::uint32_t slot, std::uint32_t side, channel::GrantWatch watched) {
+  if (map_ == nullptr) return;
+  Slot(slot).watched[side].store(watched, std::memory_order_relaxed);
+  channel::SleepWakeFence();
+}
+
+void Region::RemoveGrant(std::uint32_t slot, std::uint32_t side) {
+  if (map_ == nullptr) return;
+  Slot(slot).grant[side].store(0, std::memory_order_relaxed);
+  Slot(slot).watched[side].store(channel::kUnwatched, std::memory_order_relaxed);
 }
 
 std::uint32_t Region::TakeArmedWakeFds(std::uint32_t slot, std::uint32_t side) {

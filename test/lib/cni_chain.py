@@ -11,8 +11,8 @@ PLUGIN_FOLDER = "/usr/lib/cni"  # Debian's containernetworking-plugins
 GC_KEY = "cni.dev/valid-attachments"
 
 
-def conflist(subnet, data_folder, vsocket=None):
-    """bridge with host-local addresses, portmap, and, when `vsocket` (its configuration) is given, vsocket-cni."""
+def conflist(subnet, data_folder, vsocket=None, shape=False):
+    """bridge with host-local addresses, portmap, bandwidth if wanted, and, when `vsocket` (its configuration) is given, vsocket-cni."""
     plugins = [
         {
             "type": "bridge",
@@ -28,6 +28,8 @@ def conflist(subnet, data_folder, vsocket=None):
         },
         {"type": "portmap", "capabilities": {"portMappings": True}},
     ]
+    if shape:
+        plugins.append({"type": "bandwidth", "capabilities": {"bandwidth": True}})
     if vsocket is not None:
         plugins.append({"type": "vsocket-cni", **vsocket})
     # 1.0.0 is the newest version that Debian 12's plugins speak.

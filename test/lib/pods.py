@@ -25,6 +25,8 @@ from procs import Failure, Process, run  # noqa: E402
 from sanitizer import Reports, system_build  # noqa: E402
 
 SUBNET = "10.244.0.0/24"
+SCALE = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}
+SHAPER_BURST = 8 * 64 * 1024  # bits; more than a segment of the kernel's, or none would get through
 NETNS_FOLDER = "/run/netns"
 
 POD_YAML = """\
@@ -35,7 +37,7 @@ metadata:
   namespace: {ns}
   uid: {uid}
   labels: {{{labels}}}
-  annotations: {{vsocket.io/inject: "true"}}
+  annotations: {{vsocket.io/inject: "true"{annotations}}}
 spec:
   nodeName: node1
   containers:
@@ -59,16 +61,17 @@ def plain_environment(extra=None):
 class Pod:
     """A network namespace with an address, known to the agent by what the CNI plugin told it."""
 
-    def __init__(self, node, name, ns, labels, ports, host_ports):
+    def __init__(self, node, name, ns, labels, ports, host_ports, annotations):
         self.node, self.name, self.ns = node, name, ns
-        self.labels, self.ports = dict(labels), dict(ports)
+        self.labels, self.ports, self.annotations = dict(labels), dict(ports), dict(annotations)
         self.uid = f"{name}-{node.serial()}"
         self.netns = f"{node.prefix}-{name}"
         self._folder = None
+        limits = node.bandwidth_of(self.annotations)
         mappings = [{"hostPort": host, "containerPort": port, "protocol": "tcp"} for host, port in host_ports.items()]
         sandbox = f"sandbox-{self.uid}"
         args = f"K8S_POD_NAMESPACE={ns};K8S_POD_NAME={name};K8S_POD_UID={self.uid};K8S_POD_INFRA_CONTAINER_ID={sandbox}"
-        self.attachment = Attachment(sandbox, "eth0", f"{NETNS_FOLDER}/{self.netns}", args, {"portMappings": mappings})
+        self.attachment = Attachment(sandbox, "eth0", f"{NETNS_FOLDER}/{self.netns}", args, {"portMappings": mappings, "bandwidth": limits})
         run(["ip", "netns", "add", self.netns])
         try:
             run([*self.prefix(), "ip", "link", "set", "lo", "up"])
@@ -127,7 +130,8 @@ class Pod:
     def yaml(self):
         labels = ", ".join(f"{key}: {value}" for key, value in self.labels.items())
         ports = ", ".join(f"{{name: {name}, containerPort: {port}}}" for name, port in self.ports.items())
-        return POD_YAML.format(name=self.name, ns=self.ns, uid=self.uid, labels=labels, ports=ports, ip=self.ip)
+        annotations = "".join(f', {key}: "{value}"' for key, value in self.annotations.items())
+        return POD_YAML.format(name=self.name, ns=self.ns, uid=self.uid, labels=labels, ports=ports, ip=self.ip, annotations=annotations)
 
     def remove(self):
         problem = None
@@ -143,13 +147,14 @@ class Pod:
 class Node:
     """A node: a network namespace with a bridge, its pods, its agent. Leaving the `with` removes everything.
 
+    `shape`: with the bandwidth plugin in the chain, which limits what goes through the kernel.
     Of a sanitized build it takes the shim, and the programs of the tests; whatever they reported makes leaving the `with` a Failure.
     """
 
-    def __init__(self, build, agent=True, agent_flags=()):
+    def __init__(self, build, agent=True, agent_flags=(), shape=False):
         self.build = os.path.abspath(build)
         self.system = system_build(build)
-        self.agent_wanted, self.agent_flags = agent, agent_flags
+        self.agent_wanted, self.agent_flags, self.shape = agent, agent_flags, shape
         self.prefix = f"vsk{os.getpid()}x{next(_node_numbers)}"
         self.work = f"/run/{self.prefix}"
         self.netns = f"{self.prefix}-node"
@@ -172,7 +177,7 @@ class Node:
         self.agent = Agent(self.system, self.work, inside, self.agent_flags, shim_build=self.build)
         vsocket = {"agentSocket": self.agent.socket, "spoolDir": os.path.join(self.work, "spool")} if self.agent_wanted else None
         plugins = [os.path.join(self.system, "bin"), PLUGIN_FOLDER]
-        self.chain = Chain(conflist(SUBNET, os.path.join(self.work, "ipam"), vsocket), plugins, inside)
+        self.chain = Chain(conflist(SUBNET, os.path.join(self.work, "ipam"), vsocket, self.shape), plugins, inside)
         return self
 
     def __exit__(self, kind, value, trace):
@@ -190,12 +195,25 @@ class Node:
     def start_agent(self):
         self.agent.start()
 
-    def add_pod(self, name, ns="default", labels=None, ports=None, host_ports=None):
-        pod = Pod(self, name, ns, labels or {"app": name}, ports or {}, host_ports or {})
+    def bandwidth_of(self, annotations):
+        """What a runtime hands to the bandwidth plugin for these annotations, when that is in the chain: bits, as the runtimes do."""
+        limits = {}
+        for way in ("ingress", "egress"):
+            text = annotations.get(f"kubernetes.io/{way}-bandwidth")
+            if self.shape and text:
+                limits |= {f"{way}Rate": int(float(text.rstrip("kMG")) * SCALE[text.lstrip("0123456789.")]), f"{way}Burst": SHAPER_BURST}
+        return limits
+
+    def add_pod(self, name, ns="default", labels=None, ports=None, host_ports=None, annotations=None):
+        pod = Pod(self, name, ns, labels or {"app": name}, ports or {}, host_ports or {}, annotations or {})
         self.pods.append(pod)
+        self.write_pods()
+        return pod
+
+    def write_pods(self):
+        """The pods and their namespaces as they are now, annotations too, into the agent's source."""
         self.write_cluster("pods.yaml", "---\n".join(one.yaml() for one in self.pods))
         self.write_cluster("namespaces.yaml", "---\n".join(NAMESPACE_YAML.format(ns=ns) for ns in sorted({one.ns for one in self.pods})))
-        return pod
 
     def write_cluster(self, name, text):
         """Replaces one file of the agent's source directory at once; None removes it."""

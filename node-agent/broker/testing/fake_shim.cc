@@ -109,6 +109,10 @@ bool FakeShim::Release(const channel::Grant& grant, channel::Reason reason) {
   return Send(channel::Release{HeaderOf(MessageType::kRelease), grant.cookie, grant.channel, static_cast<std::uint16_t>(reason), {}});
 }
 
+bool FakeShim::AskGrant(int tcp, const channel::Grant& grant) {
+  return Send(channel::AskGrant{HeaderOf(MessageType::kAskGrant), CookieOf(tcp), grant.channel});
+}
+
 bool FakeShim::Reattach(int tcp, const channel::Grant& grant, int memfd) {
   const std::array<int, 2> fds{tcp, memfd};
   return Send(channel::Reattach{HeaderOf(MessageType::kReattach), CookieOf(tcp), grant.channel}, fds);

@@ -65,6 +65,7 @@ class FakeShim {
   bool Cancel(int tcp);
   bool Release(const channel::Grant& grant, channel::Reason reason = channel::Reason::kNone);
   bool Reattach(int tcp, const channel::Grant& grant, int memfd);
+  bool AskGrant(int tcp, const channel::Grant& grant);
   bool Note(int tcp, channel::Reason reason);
   bool Wake(channel::MessageType type, std::uint64_t region, std::uint32_t side, std::uint32_t index, int eventfd = -1);
 
