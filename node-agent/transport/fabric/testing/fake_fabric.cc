@@ -1,7 +1,6 @@
 #include "node-agent/transport/fabric/testing/fake_fabric.h"
 
 #include <algorithm>
-#include <atomic>
 #include <cerrno>
 #include <cstring>
 #include <utility>
@@ -13,13 +12,6 @@ constexpr std::uint32_t kInlineBytes = 64;
 
 Failure<FabricError> Refuse(int error, const char* what) {
   return Failure(FabricError{error, what});
-}
-
-// As a device writes: by bytes, beside a processor that reads words.
-void Store(std::uint64_t to, const std::byte* from, std::size_t size) {
-  for (std::size_t i = 0; i < size; ++i) {
-    std::atomic_ref(reinterpret_cast<unsigned char*>(to)[i]).store(static_cast<unsigned char>(from[i]), std::memory_order_release);
-  }
 }
 
 }  // namespace
@@ -192,7 +184,7 @@ bool FakeQueuePair::Deliver(FakeQueuePair& far, Posted& posted) {
   }
   if (left != 0) {
     const auto piece = static_cast<std::uint32_t>(network_->Below(3) == 0 ? 1 + network_->Below(left) : left);
-    Store(to + posted.moved, from + posted.moved, piece);
+    std::memcpy(reinterpret_cast<std::byte*>(to) + posted.moved, from + posted.moved, piece);
     posted.moved += piece;
     ++counts.pieces;
     if (posted.moved % 8 != 0 && posted.moved != request.length) ++counts.torn_words;

@@ -16,15 +16,17 @@ namespace {
 constexpr std::uint32_t kPodObject = channel::kFirstWakeFd + 5;
 }
 
-std::uint8_t SimPod::ByteAt(std::uint64_t seed, std::uint64_t position, std::uint64_t alphabet) {
-  std::uint64_t mixed = (position + seed) * 0x9e3779b97f4a7c15ULL;
-  mixed ^= mixed >> 29;
-  return static_cast<std::uint8_t>(mixed % alphabet);
+Pattern::Pattern(std::uint64_t seed, std::uint64_t alphabet) : bytes_(kPeriod + kLongest) {
+  for (std::size_t i = 0; i < bytes_.size(); ++i) {
+    std::uint64_t mixed = (i % kPeriod + seed) * 0x9e3779b97f4a7c15ULL;
+    mixed ^= mixed >> 29;
+    bytes_[i] = static_cast<std::uint8_t>(mixed % alphabet);
+  }
 }
 
-SimPod::SimPod(const PodView& view, std::uint64_t send_seed, std::uint64_t receive_seed, std::uint64_t alphabet, std::uint64_t out_start,
-               std::uint64_t in_start, std::function<std::uint64_t(std::uint64_t)> below)
-    : view_(view), send_seed_(send_seed), receive_seed_(receive_seed), alphabet_(alphabet), below_(std::move(below)), accepted_(out_start) {
+SimPod::SimPod(const PodView& view, const Pattern* sends, const Pattern* receives, std::uint64_t out_start, std::uint64_t in_start,
+               std::function<std::uint64_t(std::uint64_t)> below)
+    : view_(view), sends_(sends), receives_(receives), below_(std::move(below)), accepted_(out_start) {
   out_.pos = out_.seen_head = out_start;
   in_.pos = in_.seen_tail = rx_.tcp_pos = in_start;
   view_.mine->tail.store(out_start);
@@ -84,7 +86,7 @@ void SimPod::GoUp() {
   path_ = path;
   up_at_ = out_.pos;
   last_aborted_ = false;
-  const channel::Proposal proposal = channel::GoUp(tx_, out_.pos, ByteAt(send_seed_, out_.pos, alphabet_));
+  const channel::Proposal proposal = channel::GoUp(tx_, out_.pos, *sends_->At(out_.pos));
   out_.seen_head = out_.pos;
   channel::SideWords& mine = *view_.mine;
   mine.capacity_log2.store(out_.capacity_log2, std::memory_order_relaxed);
@@ -137,9 +139,7 @@ void SimPod::SendSome() {
   if (tx_.mode == TxMode::kLeaving) return;
   const std::uint64_t want = 1 + (below_(24000) >> below_(15));
   if (tx_.mode == TxMode::kRing) return SendByRing(want);
-  std::vector<std::uint8_t> bytes(want);
-  for (std::uint64_t i = 0; i < want; ++i) bytes[i] = ByteAt(send_seed_, out_.pos + i, alphabet_);
-  const std::size_t sent = view_.out_tcp->Send(bytes);
+  const std::size_t sent = view_.out_tcp->Send({sends_->At(out_.pos), want});
   out_.pos += sent;
   accepted_ = out_.pos;
   counts_.sent += sent;
@@ -162,9 +162,7 @@ void SimPod::SendByRing(std::uint64_t want) {
     send_sleeps_ = true;
     return;
   }
-  std::vector<std::uint8_t> bytes(size);
-  for (std::uint64_t i = 0; i < size; ++i) bytes[i] = ByteAt(send_seed_, out_.pos + i, alphabet_);
-  channel::CopyIn(out_, view_.out_ring, 0, bytes.data(), size);
+  channel::CopyIn(out_, view_.out_ring, 0, sends_->At(out_.pos), size);
   channel::Publish(out_, *view_.mine, size);
   TouchedFor(view_.theirs->data_waiter);
   accepted_ = out_.pos;
@@ -205,11 +203,9 @@ void SimPod::StepReceive() {
 }
 
 void SimPod::Take(const std::uint8_t* bytes, std::uint64_t size) {
-  for (std::uint64_t i = 0; i < size; ++i) {
-    if (bytes[i] == ByteAt(receive_seed_, in_.pos + i, alphabet_)) continue;
-    Say("a wrong byte at " + std::to_string(in_.pos + i) + (rx_.mode == RxMode::kTcp ? " by TCP" : " from the ring"));
-    break;
-  }
+  const std::uint8_t* right = receives_->At(in_.pos);
+  const auto wrong = static_cast<std::uint64_t>(std::mismatch(bytes, bytes + size, right).first - bytes);
+  if (wrong != size) Say("a wrong byte at " + std::to_string(in_.pos + wrong) + (rx_.mode == RxMode::kTcp ? " by TCP" : " from the ring"));
   counts_.received += size;
 }
 

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <functional>
 #include <string>
+#include <vector>
 
 #include "channel/remote.h"
 #include "channel/ring.h"
@@ -29,15 +30,26 @@ struct PodCounts {
   std::uint64_t ups = 0, aborts = 0, downs = 0, replayed = 0, skipped = 0, aborts_seen = 0, resizes = 0, sleeps = 0;
 };
 
+// The bytes of a stream. Its period is a prime, so that no two places of a ring hold the same.
+class Pattern {
+ public:
+  static constexpr std::size_t kLongest = 1 << 16;
+  // Out of `alphabet` values: few make payload look like frames.
+  Pattern(std::uint64_t seed, std::uint64_t alphabet);
+  // At least kLongest bytes from stream position `position` on.
+  [[nodiscard]] const std::uint8_t* At(std::uint64_t position) const { return bytes_.data() + position % kPeriod; }
+
+ private:
+  static constexpr std::size_t kPeriod = 4093;
+  std::vector<std::uint8_t> bytes_;
+};
+
 class SimPod {
  public:
   enum class End : std::uint8_t { kNone, kClean, kReset };
 
-  // Byte `position` of the stream that `seed` names, out of `alphabet` values.
-  static std::uint8_t ByteAt(std::uint64_t seed, std::uint64_t position, std::uint64_t alphabet);
-
-  SimPod(const PodView& view, std::uint64_t send_seed, std::uint64_t receive_seed, std::uint64_t alphabet, std::uint64_t out_start,
-         std::uint64_t in_start, std::function<std::uint64_t(std::uint64_t)> below);
+  SimPod(const PodView& view, const Pattern* sends, const Pattern* receives, std::uint64_t out_start, std::uint64_t in_start,
+         std::function<std::uint64_t(std::uint64_t)> below);
 
   void StepSend();     // one thing that a sending program does
   void StepReceive();  // ... a receiving one
@@ -91,7 +103,8 @@ class SimPod {
   void Say(const std::string& what);
 
   PodView view_;
-  std::uint64_t send_seed_, receive_seed_, alphabet_;
+  const Pattern* sends_;
+  const Pattern* receives_;
   std::function<std::uint64_t(std::uint64_t)> below_;
   PodCounts counts_;
   std::string wrong_;

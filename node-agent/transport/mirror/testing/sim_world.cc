@@ -85,9 +85,9 @@ void World::MakeNode(int index) {
 
 void World::MakePair(std::size_t index) {
   Pair& pair = pairs_[index];
-  pair.seed = seed_ * 1000003 + index * 17;
   const std::uint64_t alphabet = Below(2) == 0 ? 2 + Below(3) : 256;
   for (std::size_t i = 0; i < 2; ++i) {
+    pair.patterns[i] = std::make_unique<Pattern>(seed_ * 1000003 + index * 17 + i, alphabet);
     pair.start[i] = Below(3) == 0 ? 0 : Below(1ULL << (1 + Below(50)));
     pair.tcp[i] = std::make_unique<channel::testing::TcpQueue>(1 + Below(20000));
     pair.slot[i] = static_cast<std::uint32_t>((index * (i + 1) + i * 5) % channel::kSlots);
@@ -103,7 +103,7 @@ void World::MakePair(std::size_t index) {
                        map + channel::RingOffset(pair.slot[i], 1 - side),
                        pair.tcp[i].get(),
                        pair.tcp[1 - i].get()};
-    pair.pods[i] = std::make_unique<SimPod>(view, pair.seed + i, pair.seed + 1 - i, alphabet, pair.start[i], pair.start[1 - i],
+    pair.pods[i] = std::make_unique<SimPod>(view, pair.patterns[i].get(), pair.patterns[1 - i].get(), pair.start[i], pair.start[1 - i],
                                             [this](std::uint64_t n) { return Below(n); });
     pair.pods[i]->ring_agent = [this, i] { nodes_[i].rung = true; };
   }
@@ -307,7 +307,7 @@ bool World::AllEnded() const {
 
 std::string World::Run() {
   if (!LinkUp()) return "the first link could not be made";
-  const std::uint64_t active_steps = 2000 + Below(12000);
+  const std::uint64_t active_steps = 500 + Below(4000);
   std::uint64_t step = 0;
   for (; wrong_.empty(); ++step) {
     if (step == active_steps) {
@@ -323,7 +323,7 @@ std::string World::Run() {
     StepPods();
     StepAgent(nodes_[Below(2)]);
     for (std::uint64_t packets = Below(4); packets != 0; --packets) (void)network_.Step();
-    if (faulty_ && Below(1500) == 0) Inject();
+    if (faulty_ && Below(600) == 0) Inject();
     if (Below(64) == 0) AdvanceTime();
     if (network_.IsCut() && network_.Now() >= heal_at_) {
       network_.Heal();

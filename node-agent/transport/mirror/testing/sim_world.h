@@ -68,8 +68,8 @@ class World {
     std::array<std::unique_ptr<SimPod>, 2> pods;
     std::uint32_t slot[2] = {};
     std::uint32_t epoch = 1, path = 1;
-    std::uint64_t seed = 0, start[2] = {};
-    bool wants_close = false;
+    std::array<std::unique_ptr<Pattern>, 2> patterns;                // by the node that sends it
+    std::uint64_t start[2] = {};
   };
 
   std::uint64_t Below(std::uint64_t n) { return network_.Below(n); }
