@@ -18,9 +18,15 @@
 #include <atomic>
 #include <cstdint>
 
+#include "channel/layout.h"
 #include "channel/switch.h"
 
 namespace vsocket::channel {
+
+// A ring that is mirrored is registered with a device, which pins its pages: it grows to 64 KiB and no further.
+inline constexpr std::uint32_t kRemoteRingMaxLog2 = 16;
+inline constexpr std::uint64_t kRemoteRingMax = 1ULL << kRemoteRingMaxLog2;
+static_assert(kRemoteRingMaxLog2 >= kRingMinLog2 && kRemoteRingMaxLog2 <= kRingMaxLog2);
 
 enum class Commit : std::uint32_t {
   kIdle = 0,       // the sender is on TCP, and everything it was told is sent is in its TCP socket

@@ -16,18 +16,18 @@
 namespace vsocket::transport {
 
 struct ConnectionSpec {
-  std::uint16_t number = 0;           // < kMaxConnections; the same at both agents
-  std::uint32_t epoch = 0;            // the same at both agents; another one for each use of the number
-  RingMemory* memory = nullptr;       // outlives the connection
-  std::uint32_t slot = 0;             // < kSlots
-  std::uint32_t wake_target = 0;      // the agent's own wake object in this region: kFirstWakeFd + i
-  std::uint32_t path = 0;             // not 0; another one for each link that the slot's connection has had
-  std::uint64_t far_ring = 0;         // the far side's receiving ring, in its agent's addresses
-  std::uint32_t far_key = 0;          // ... and the key for it
+  std::uint16_t number = 0;       // < kMaxConnections; the same at both agents
+  std::uint32_t epoch = 0;        // the same at both agents; another one for each use of the number
+  RingMemory* memory = nullptr;   // outlives the connection
+  std::uint32_t slot = 0;         // < kSlots
+  std::uint32_t wake_target = 0;  // the agent's own wake object in this region: kFirstWakeFd + i
+  std::uint32_t path = 0;         // not 0; another one for each link that the slot's connection has had
+  std::uint64_t far_ring = 0;     // the far side's receiving ring, in its agent's addresses
+  std::uint32_t far_key = 0;      // ... and the key for it
 };
 
 struct LinkContext {
-  std::array<LaneQueue*, 2> lanes{};  // small, bulk
+  std::array<LaneQueue*, 2> lanes{};       // small, bulk
   std::vector<Record>* control = nullptr;  // records to be sent
   MirrorHost* host = nullptr;
   MirrorCounters* counters = nullptr;

@@ -10,12 +10,12 @@ namespace vsocket::transport {
 struct PathReport {
   std::uint16_t connection = 0;
   std::uint32_t epoch = 0;
-  bool sending_on_ring = false;       // the local sender had a committed proposal
-  std::uint64_t written = 0;          // of it: bytes below were handed to the device
-  std::uint64_t known_consumed = 0;   // of it: bytes below were read by the far program, as its agent told, or went by TCP
-  bool receiving_on_ring = false;     // the far sender had a proposal here
-  std::uint64_t received = 0;         // of it: bytes below are in the local ring
-  std::uint64_t told_consumed = 0;    // of it: what the far agent was last told
+  bool sending_on_ring = false;      // the local sender had a committed proposal
+  std::uint64_t written = 0;         // of it: bytes below were handed to the device
+  std::uint64_t known_consumed = 0;  // of it: bytes below were read by the far program, as its agent told, or went by TCP
+  bool receiving_on_ring = false;    // the far sender had a proposal here
+  std::uint64_t received = 0;        // of it: bytes below are in the local ring
+  std::uint64_t told_consumed = 0;   // of it: what the far agent was last told
 };
 
 class MirrorHost {

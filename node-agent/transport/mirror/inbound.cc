@@ -30,7 +30,7 @@ bool Inbound::OnPropose(LinkContext& link, const Record& proposal) {
   const std::uint32_t generation = proposal.small[0];
   std::uint32_t capacity_log2 = 0;
   std::uint64_t start = 0;
-  if (generation == 0 || !Untrusted(proposal.small[1] >> 8).Within(channel::kRingMinLog2, channel::kRingMaxLog2, &capacity_log2) ||
+  if (generation == 0 || !Untrusted(proposal.small[1] >> 8).Within(channel::kRingMinLog2, channel::kRemoteRingMaxLog2, &capacity_log2) ||
       !Untrusted(proposal.large[0]).Within(0, kLastStart, &start))
     return false;
   if (on_ring_ && generation == generation_) return false;
@@ -84,7 +84,7 @@ bool Inbound::LookAtCell(LinkContext& link, PositionCell& cell) {
 bool Inbound::OnResize(LinkContext& link, const Record& record) {
   std::uint32_t capacity_log2 = 0;
   if (!on_ring_ || record.small[1] != generation_ || record.large[0] != position_ || told_ != position_) return false;
-  if (!Untrusted(record.small[0]).Within(channel::kRingMinLog2, channel::kRingMaxLog2, &capacity_log2)) return false;
+  if (!Untrusted(record.small[0]).Within(channel::kRingMinLog2, channel::kRemoteRingMaxLog2, &capacity_log2)) return false;
   capacity_log2_ = capacity_log2;
   words_.far->capacity_log2.store(capacity_log2, std::memory_order_relaxed);  // rides on the tail that follows
   Record answer = RecordOf(RecordType::kResized);

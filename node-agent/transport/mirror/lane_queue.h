@@ -97,9 +97,9 @@ class LaneQueue {
   std::vector<SendRequest> batch_;
   std::vector<Sent> sent_;           // by sequence
   std::vector<PositionCell> cells_;  // by sequence: a batch may hold several of one connection
-  std::uint64_t added_ = 0;      // sequences
-  std::uint64_t posted_ = 0;     // ... that the device has
-  std::uint64_t signalled_ = 0;  // the last that was signalled
+  std::uint64_t added_ = 0;          // sequences
+  std::uint64_t posted_ = 0;         // ... that the device has
+  std::uint64_t signalled_ = 0;      // the last that was signalled
   std::uint64_t done_ = 0;
   std::uint64_t bytes_in_flight_ = 0;
   std::uint32_t bytes_unsignalled_ = 0;

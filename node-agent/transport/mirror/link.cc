@@ -91,8 +91,8 @@ Link::Connection* Link::Find(std::uint16_t number) {
 
 bool Link::Open(const ConnectionSpec& spec) {
   if (failed_ || !connected_ || spec.number >= kMaxConnections || spec.memory == nullptr || spec.slot >= channel::kSlots ||
-      spec.path == 0 || spec.wake_target < channel::kFirstWakeFd ||
-      spec.wake_target >= channel::kFirstWakeFd + channel::kWakeFdsPerSide || connections_.contains(spec.number))
+      spec.path == 0 || spec.wake_target < channel::kFirstWakeFd || spec.wake_target >= channel::kFirstWakeFd + channel::kWakeFdsPerSide ||
+      connections_.contains(spec.number))
     return false;
   const auto rings = spec.memory->Use(spec.slot);
   if (!rings) return false;
@@ -147,6 +147,10 @@ void Link::FinishClosed() {
     connections_.erase(number);
     host_.Closed(number);
   }
+}
+
+bool Link::Owns(std::uint32_t queue_pair) const {
+  return std::any_of(lanes_.begin(), lanes_.end(), [&](const auto& lane) { return lane->Pair().Address().number == queue_pair; });
 }
 
 PathReport Link::Report(std::uint16_t number) const {

@@ -68,6 +68,7 @@ class Link {
   // From the outside: the device or its port has gone, the agents' other path says that the peer is dead.
   void Fail(const std::string& why);
   [[nodiscard]] bool Failed() const { return failed_; }
+  [[nodiscard]] bool Owns(std::uint32_t queue_pair) const;
   [[nodiscard]] const std::string& Why() const { return why_; }
   [[nodiscard]] const MirrorCounters& Counters() const { return counters_; }
   [[nodiscard]] std::size_t Connections() const { return connections_.size(); }
@@ -81,12 +82,12 @@ class Link {
     ConnectionWords words;
     Outbound out;
     Inbound in;
-    bool active = false;        // polled; otherwise its words are armed
-    bool queued = false;        // in ready_
-    bool lazy = false;          // in lazy_
-    bool waiting = false;       // in waiting_
-    bool lost = false;          // the path is gone, the host knows
-    bool closing = false;       // Close was called
+    bool active = false;   // polled; otherwise its words are armed
+    bool queued = false;   // in ready_
+    bool lazy = false;     // in lazy_
+    bool waiting = false;  // in waiting_
+    bool lost = false;     // the path is gone, the host knows
+    bool closing = false;  // Close was called
     bool close_sent = false;
     bool close_received = false;
   };
@@ -148,8 +149,8 @@ class Link {
   std::vector<std::uint16_t> closing_;
   std::uint64_t lazy_at_ns_ = kNoDeadline;
 
-  std::vector<Record> records_;     // to be sent
-  std::uint64_t work_ = 0;          // what the far agent was given to do
+  std::vector<Record> records_;  // to be sent
+  std::uint64_t work_ = 0;       // what the far agent was given to do
   std::uint64_t work_at_ping_ = 0;
   std::uint64_t work_confirmed_ = 0;
   std::uint64_t unconfirmed_since_ns_ = 0;

@@ -67,10 +67,11 @@ TEST(LinkSimulationTest, NoByteIsLostAndNobodyIsStuck) {
   if (one != 0) return;
   // A simulation in which something never happened has not tested it.
   for (const std::uint64_t count :
-       {tally.ring_bytes, tally.commits, tally.aborts, tally.aborts_seen, tally.downs, tally.replayed, tally.skipped, tally.resizes,
-        tally.path_losses, tally.relinks, tally.reopened, tally.agent_sleeps, tally.pod_sleeps, tally.cuts, tally.healed, tally.one_way_cuts,
-        tally.devices_removed, tally.ports_down, tally.agents_killed, tally.pods_killed, tally.clean_ends, tally.resets, tally.cells,
-        tally.bulk, tally.pings, tally.silent, tally.unacknowledged, tally.torn_words}) {
+       {tally.ring_bytes,    tally.commits,     tally.aborts,         tally.aborts_seen,  tally.downs,           tally.replayed,
+        tally.skipped,       tally.resizes,     tally.path_losses,    tally.relinks,      tally.reopened,        tally.agent_sleeps,
+        tally.pod_sleeps,    tally.cuts,        tally.healed,         tally.one_way_cuts, tally.devices_removed, tally.ports_down,
+        tally.agents_killed, tally.pods_killed, tally.clean_ends,     tally.resets,       tally.cells,           tally.bulk,
+        tally.pings,         tally.silent,      tally.unacknowledged, tally.torn_words}) {
     EXPECT_GT(count, 0U);
   }
 }

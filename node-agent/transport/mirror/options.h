@@ -21,12 +21,12 @@ struct MirrorOptions {
   std::uint32_t inline_bytes = 256;  // payload up to this is copied into the request, if the device can
   std::uint32_t signal_every = 16;   // a completion is asked for at least every so many requests
   std::uint32_t signal_bytes = 32 * 1024;
-  std::uint32_t connection_window = 128 * 1024;                       // bytes of one connection that may be posted and not known to be done
-  std::uint32_t small_limit = 8 * 1024;                               // a connection with more than this to send goes by the bulk lane
-  std::uint64_t lazy_credit_ns = 10ULL * 1000 * 1000;                 // how long the far side may wait for a head that it hardly needs
-  std::uint64_t ping_after_ns = 500ULL * 1000 * 1000;                 // of silence behind something that the far agent has to do
-  std::uint64_t ping_timeout_ns = 2000ULL * 1000 * 1000;              // then the link is given up
-  std::uint64_t spin_ns = 0;                                          // how long the loop polls before it sleeps, at most; 0: never
+  std::uint32_t connection_window = 128 * 1024;           // bytes of one connection that may be posted and not known to be done
+  std::uint32_t small_limit = 8 * 1024;                   // a connection with more than this to send goes by the bulk lane
+  std::uint64_t lazy_credit_ns = 10ULL * 1000 * 1000;     // how long the far side may wait for a head that it hardly needs
+  std::uint64_t ping_after_ns = 500ULL * 1000 * 1000;     // of silence behind something that the far agent has to do
+  std::uint64_t ping_timeout_ns = 2000ULL * 1000 * 1000;  // then the link is given up
+  std::uint64_t spin_ns = 0;                              // how long the loop polls before it sleeps, at most; 0: never
 };
 
 }  // namespace vsocket::transport

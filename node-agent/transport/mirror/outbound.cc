@@ -57,7 +57,8 @@ bool Outbound::ConsiderProposal(LinkContext& link, std::uint32_t generation) {
   std::uint32_t capacity_log2 = 0;
   if (!LoadUntrusted(words_.pod->proposal_start, std::memory_order_relaxed).Within(0, kLastStart, &start) ||
       !LoadUntrusted(words_.pod->proposal_marker, std::memory_order_relaxed).Within(0, 255, &marker) ||
-      !LoadUntrusted(words_.pod->capacity_log2, std::memory_order_relaxed).Within(channel::kRingMinLog2, channel::kRingMaxLog2, &capacity_log2))
+      !LoadUntrusted(words_.pod->capacity_log2, std::memory_order_relaxed)
+           .Within(channel::kRingMinLog2, channel::kRemoteRingMaxLog2, &capacity_log2))
     return false;
   mode_ = Mode::kProposing;
   generation_ = generation;
@@ -88,14 +89,14 @@ void Outbound::OnCommit(LinkContext& link, std::uint32_t generation) {
 bool Outbound::ConsiderTail(LinkContext& link) {
   if (resizing_to_ != 0) return true;
   std::uint64_t tail = 0;
-  if (!LoadUntrusted(words_.pod->tail, std::memory_order_acquire).Within(tail_, sent_ + channel::kRingMax, &tail)) return false;
+  if (!LoadUntrusted(words_.pod->tail, std::memory_order_acquire).Within(tail_, sent_ + channel::kRemoteRingMax, &tail)) return false;
   if (tail == tail_) {
     if (Unsent() != 0) ChooseLane(link);
     return true;
   }
   std::uint32_t capacity_log2 = 0;
   if (!LoadUntrusted(words_.pod->capacity_log2, std::memory_order_relaxed)
-           .Within(channel::kRingMinLog2, channel::kRingMaxLog2, &capacity_log2))
+           .Within(channel::kRingMinLog2, channel::kRemoteRingMaxLog2, &capacity_log2))
     return false;
   if (tail - head_ > (1ULL << capacity_log2)) return false;
   tail_ = tail;
@@ -158,8 +159,8 @@ bool Outbound::Post(LinkContext& link) {
   }
   if (mode_ != Mode::kMirroring || !IsReady(link) || Unsent() == 0) return posted;
   const std::uint32_t quantum = link.options->lanes[static_cast<std::size_t>(lane_)].quantum;
-  const std::uint32_t bytes = queue.RoomFor(
-      static_cast<std::uint32_t>(std::min<std::uint64_t>({Unsent(), quantum, link.options->connection_window - in_flight_})));
+  const std::uint32_t bytes =
+      queue.RoomFor(static_cast<std::uint32_t>(std::min<std::uint64_t>({Unsent(), quantum, link.options->connection_window - in_flight_})));
   if (bytes == 0 || !queue.HasRoom(3) || (notify_ && queue.ReceivesLeft() == 0)) {
     ++link.counters->stalled_by_lane;
     return posted;

@@ -9,7 +9,7 @@
 namespace vsocket::transport {
 namespace {
 
-constexpr std::size_t kHalf = channel::kSlots * channel::kRingMax;
+constexpr std::size_t kHalf = channel::kSlots * channel::kRemoteRingMax;
 
 Failure<FabricError> Fail(const char* what) {
   const int error = errno;
@@ -44,16 +44,16 @@ Result<bool, FabricError> RingMemory::Register(std::uint32_t block) {
   const std::uint32_t first = block * kBlockSlots;
   for (std::uint32_t slot = first; slot < first + kBlockSlots; ++slot) {
     for (std::uint32_t direction = 0; direction < 2; ++direction) {
-      std::byte* at = (direction == side_ ? out_ : in_) + slot * channel::kRingMax;
+      std::byte* at = (direction == side_ ? out_ : in_) + slot * channel::kRemoteRingMax;
       const auto offset = static_cast<off_t>(channel::RingOffset(slot, direction));
-      if (::mmap(at, channel::kRingMax, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, memfd_, offset) == MAP_FAILED)
+      if (::mmap(at, channel::kRemoteRingMax, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, memfd_, offset) == MAP_FAILED)
         return Fail("mmap of a ring");
     }
   }
-  constexpr std::size_t kBytes = kBlockSlots * channel::kRingMax;
-  const auto out = device_.Register(out_ + first * channel::kRingMax, kBytes, Access::kLocal);
+  constexpr std::size_t kBytes = kBlockSlots * channel::kRemoteRingMax;
+  const auto out = device_.Register(out_ + first * channel::kRemoteRingMax, kBytes, Access::kLocal);
   if (!out) return Failure(out.Error());
-  const auto in = device_.Register(in_ + first * channel::kRingMax, kBytes, Access::kRemoteWrite);
+  const auto in = device_.Register(in_ + first * channel::kRemoteRingMax, kBytes, Access::kRemoteWrite);
   if (!in) {
     device_.Deregister(out.Value());
     return Failure(in.Error());
@@ -70,8 +70,8 @@ Result<SlotRings, FabricError> RingMemory::Use(std::uint32_t slot) {
     if (!registered) return Failure(registered.Error());
   }
   SlotRings rings;
-  rings.out = out_ + slot * channel::kRingMax;
-  rings.in = in_ + slot * channel::kRingMax;
+  rings.out = out_ + slot * channel::kRemoteRingMax;
+  rings.in = in_ + slot * channel::kRemoteRingMax;
   rings.out_key = blocks_[block]->out.local;
   rings.in_remote_key = blocks_[block]->in.remote;
   return rings;

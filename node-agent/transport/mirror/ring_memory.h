@@ -1,7 +1,9 @@
-// The rings of one region as the agent sees them: mapped, and registered with the device so that payload goes from pod memory to pod memory.
+// The rings of one region as the agent sees them: mapped, and registered with the device so that payload goes from pod memory to pod
+// memory.
 //
-// Registration pins pages, so not all of a region is registered at once: a block of kBlockSlots slots is, when the first of them is used,
-// and stays until the region goes. A connection that reuses a slot finds it registered.
+// Registration pins pages, so of each ring only what a mirrored one may grow to (kRemoteRingMax) is registered, and not all of a region at
+// once: a block of kBlockSlots slots is, when the first of them is used, and stays until the region goes. A connection that reuses a slot
+// finds it registered.
 //
 // The rings that the local side sends from are one registration, readable by this side only. Those it receives into are another, and its
 // key the only one that is told to the far agent: with it nothing but ring bytes that come from the far side's pod can be written. To make
@@ -21,14 +23,15 @@
 
 #include "base/result.h"
 #include "channel/layout.h"
+#include "channel/remote.h"
 #include "node-agent/transport/fabric/fabric.h"
 
 namespace vsocket::transport {
 
-inline constexpr std::uint32_t kBlockSlots = 4;  // 2 MiB of rings, of which half may be written from afar
+inline constexpr std::uint32_t kBlockSlots = 8;  // 1 MiB of rings, of which half may be written from afar
 
 struct SlotRings {
-  std::byte* out = nullptr;  // kRingMax bytes: what the local side sends
+  std::byte* out = nullptr;  // kRemoteRingMax bytes: what the local side sends
   std::uint32_t out_key = 0;
   std::byte* in = nullptr;
   std::uint32_t in_remote_key = 0;
@@ -60,7 +63,7 @@ class RingMemory {
   std::uint32_t side_;
   Device& device_;
   void* headers_ = nullptr;
-  std::byte* out_ = nullptr;  // kSlots * kRingMax bytes of addresses, each half
+  std::byte* out_ = nullptr;  // kSlots * kRemoteRingMax bytes of addresses, each half
   std::byte* in_ = nullptr;
   std::array<std::optional<Block>, channel::kSlots / kBlockSlots> blocks_;
   std::uint32_t registrations_ = 0;

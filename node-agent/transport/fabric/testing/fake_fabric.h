@@ -28,9 +28,9 @@ class FakeQueuePair;
 
 struct NetworkCounts {
   std::uint64_t writes = 0, sends = 0, pieces = 0, torn_words = 0;
-  std::uint64_t not_ready = 0;    // a request found no receive posted
-  std::uint64_t refused = 0;      // ... or a key that does not cover its address
-  std::uint64_t overflows = 0;    // a completion queue held more than its depth
+  std::uint64_t not_ready = 0;  // a request found no receive posted
+  std::uint64_t refused = 0;    // ... or a key that does not cover its address
+  std::uint64_t overflows = 0;  // a completion queue held more than its depth
   std::uint64_t timeouts = 0, done_but_unacknowledged = 0;
 };
 

@@ -290,7 +290,8 @@ void SimPod::SleepToReceive() {
   channel::Arm(view_.mine->data_waiter, kPodObject);
   const bool ring = rx_.mode != RxMode::kTcp && view_.theirs->tail.load(std::memory_order_acquire) != in_.pos;
   const bool proposal = rx_.mode == RxMode::kTcp && channel::IsNewRemote(rx_, Load()) && Load().start == rx_.tcp_pos;
-  if (ring || proposal || !view_.in_tcp->Peek().empty() || (asked_ && (view_.theirs->eof_answer.load() != 0 || view_.theirs->path.load() == 0)))
+  if (ring || proposal || !view_.in_tcp->Peek().empty() ||
+      (asked_ && (view_.theirs->eof_answer.load() != 0 || view_.theirs->path.load() == 0)))
     return;
   ++counts_.sleeps;
   receive_sleeps_ = true;

@@ -55,9 +55,15 @@ class SimPod {
   void StepReceive();  // ... a receiving one
   // The program ends its stream: off the ring first, then FIN. False: not yet.
   bool Finish();
-  void Kill() { killed_ = true; view_.out_tcp->Close(); }
+  void Kill() {
+    killed_ = true;
+    view_.out_tcp->Close();
+  }
   // The node's agent has not renewed the lease.
-  void LoseLease() { lease_over_ = true; Wake(); }
+  void LoseLease() {
+    lease_over_ = true;
+    Wake();
+  }
   void RegainLease() { lease_over_ = false; }
   void Wake() { send_sleeps_ = receive_sleeps_ = false; }
   void SetPaused(bool paused) { reader_paused_ = paused; }
@@ -111,7 +117,7 @@ class SimPod {
 
   channel::ProducerState out_;
   channel::SwitchSender tx_;
-  std::uint32_t path_ = 0;      // of the last proposal
+  std::uint32_t path_ = 0;  // of the last proposal
   std::uint64_t up_at_ = 0;
   bool last_aborted_ = false;
   std::uint64_t accepted_;
@@ -119,8 +125,8 @@ class SimPod {
 
   channel::ConsumerState in_;
   channel::SwitchReceiver rx_;
-  bool framed_ = false;       // in kRing: a frame of this generation was seen
-  bool took_ring_ = false;    // ... or ring bytes
+  bool framed_ = false;     // in kRing: a frame of this generation was seen
+  bool took_ring_ = false;  // ... or ring bytes
   bool asked_ = false;
   bool receive_sleeps_ = false, reader_paused_ = false;
   End end_ = End::kNone;

@@ -36,7 +36,8 @@ void World::Node::PathLost(const PathReport& report, const std::string& why) {
   const SimPod& sender = *world->pairs_[report.connection].pods[static_cast<std::size_t>(index)];
   const SimPod& receiver = *world->pairs_[report.connection].pods[static_cast<std::size_t>(1 - index)];
   // What the report is certain of is true.
-  if (report.sending_on_ring && (report.known_consumed > std::max(receiver.Received(), sender.UpAt()) || report.written > sender.Published()))
+  if (report.sending_on_ring &&
+      (report.known_consumed > std::max(receiver.Received(), sender.UpAt()) || report.written > sender.Published()))
     world->wrong_ = "the report of a lost path says too much: consumed " + std::to_string(report.known_consumed) + " of " +
                     std::to_string(receiver.Received()) + ", written " + std::to_string(report.written) + " of " +
                     std::to_string(sender.Published()) + " for connection " + std::to_string(report.connection);
@@ -254,7 +255,7 @@ void World::AdvanceTime() {
   std::uint64_t next = network_.NextTimeout();
   for (const Node& node : nodes_) {
     if (node.dead || !node.link) continue;
-    next = std::min(next, std::max(node.stopped_until, node.link->NextDeadline()));
+    next = std::min(next, node.stopped_until > network_.Now() ? node.stopped_until : node.link->NextDeadline());
   }
   if (network_.IsCut()) next = std::min(next, heal_at_);
   if (next == UINT64_MAX || next <= network_.Now()) return;
@@ -378,8 +379,11 @@ void World::Count() {
 std::string World::Describe(const Node& node, std::uint16_t connection) const {
   if (node.dead || !node.link) return " (no agent)";
   const PathReport report = node.link->Report(connection);
-  return " (agent " + std::string(node.link->Failed() ? "failed: " + node.link->Why() : node.asleep ? "asleep" : "awake") + ", written " +
-         std::to_string(report.written) + ", known " + std::to_string(report.known_consumed) + ", received " +
+  return " (agent " +
+         std::string(node.link->Failed() ? "failed: " + node.link->Why()
+                     : node.asleep       ? "asleep"
+                                         : "awake") +
+         ", written " + std::to_string(report.written) + ", known " + std::to_string(report.known_consumed) + ", received " +
          std::to_string(report.received) + ", told " + std::to_string(report.told_consumed) + ")";
 }
 

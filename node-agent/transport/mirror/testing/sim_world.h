@@ -63,12 +63,12 @@ class World {
     void PathLost(const PathReport& report, const std::string& why) override;
     void Closed(std::uint16_t connection) override { closed[connection] = true; }
   };
-  struct Pair {  // a connection: end i on node i
+  struct Pair {                                                      // a connection: end i on node i
     std::array<std::unique_ptr<channel::testing::TcpQueue>, 2> tcp;  // what node i sends
     std::array<std::unique_ptr<SimPod>, 2> pods;
     std::uint32_t slot[2] = {};
     std::uint32_t epoch = 1, path = 1;
-    std::array<std::unique_ptr<Pattern>, 2> patterns;                // by the node that sends it
+    std::array<std::unique_ptr<Pattern>, 2> patterns;  // by the node that sends it
     std::uint64_t start[2] = {};
   };
 
