@@ -85,6 +85,14 @@ struct SideWords {
   std::atomic<std::uint64_t> proposal_start;
   std::atomic<std::uint64_t> tcp_sent;     // stream position of this side's last payload byte by TCP, while it sends by TCP
   std::atomic<std::uint64_t> tcp_offered;  // where that will be when the call has returned that is in the kernel now
+
+  // Between nodes only (remote.h). The other side's half is then a copy, and its node's agent the only one that writes it.
+  std::atomic<std::uint32_t> commit;        // of the direction it sends: CommitWord; its shim and its agent, by compare-and-swap
+  std::atomic<std::uint32_t> wants_tcp;     // of the direction it receives: the generation that the sender is asked to leave
+  std::atomic<std::uint32_t> eof_question;  // of the direction it receives: not 0: the kernel has said FIN; where does the stream end?
+  std::atomic<std::uint32_t> eof_answer;    // of the direction it sends: EofAnswer
+  std::atomic<std::uint64_t> eof_position;  // with kInRing: where the stream ends
+  std::atomic<std::uint32_t> path;          // which path between the agents leads to this side; 0: none
 };
 
 struct SlotHeader {
@@ -122,7 +130,9 @@ static_assert(sizeof(SideWords) == 384 && offsetof(SideWords, tail) == 0 && offs
               offsetof(SideWords, attached) == 264 && offsetof(SideWords, gate) == 268 && offsetof(SideWords, bells) == 272 &&
               offsetof(SideWords, proposal_generation) == 276 && offsetof(SideWords, proposal_marker) == 280 &&
               offsetof(SideWords, finished_generation) == 284 && offsetof(SideWords, proposal_start) == 288 &&
-              offsetof(SideWords, tcp_sent) == 296 && offsetof(SideWords, tcp_offered) == 304);
+              offsetof(SideWords, tcp_sent) == 296 && offsetof(SideWords, tcp_offered) == 304 && offsetof(SideWords, commit) == 312 &&
+              offsetof(SideWords, wants_tcp) == 316 && offsetof(SideWords, eof_question) == 320 && offsetof(SideWords, eof_answer) == 324 &&
+              offsetof(SideWords, eof_position) == 328 && offsetof(SideWords, path) == 336);
 static_assert(sizeof(SlotHeader) == 1024 && offsetof(SlotHeader, epoch) == 0 && offsetof(SlotHeader, revoked) == 4 &&
               offsetof(SlotHeader, grant) == 8 && offsetof(SlotHeader, pace_us) == 24 && offsetof(SlotHeader, watched) == 32 &&
               offsetof(SlotHeader, side) == 128);
