@@ -37,7 +37,7 @@ metadata:
   labels: {{{labels}}}
   annotations: {{vsocket.io/inject: "true"}}
 spec:
-  nodeName: node1
+  nodeName: {node}
   containers:
   - name: main
     image: none
@@ -127,7 +127,7 @@ class Pod:
     def yaml(self):
         labels = ", ".join(f"{key}: {value}" for key, value in self.labels.items())
         ports = ", ".join(f"{{name: {name}, containerPort: {port}}}" for name, port in self.ports.items())
-        return POD_YAML.format(name=self.name, ns=self.ns, uid=self.uid, labels=labels, ports=ports, ip=self.ip)
+        return POD_YAML.format(name=self.name, ns=self.ns, uid=self.uid, labels=labels, ports=ports, ip=self.ip, node=self.node.name)
 
     def remove(self):
         problem = None
@@ -144,9 +144,12 @@ class Node:
     """A node: a network namespace with a bridge, its pods, its agent. Leaving the `with` removes everything.
 
     Of a sanitized build it takes the shim, and the programs of the tests; whatever they reported makes leaving the `with` a Failure.
+
+    `own_netns` False: the node is the machine that this runs on, as in a virtual machine made for it. `name` is what pods have as nodeName.
     """
 
-    def __init__(self, build, agent=True, agent_flags=()):
+    def __init__(self, build, agent=True, agent_flags=(), name="node1", subnet=SUBNET, own_netns=True):
+        self.name, self.subnet, self.own_netns = name, subnet, own_netns
         self.build = os.path.abspath(build)
         self.system = system_build(build)
         self.agent_wanted, self.agent_flags = agent, agent_flags
@@ -166,13 +169,15 @@ class Node:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
         os.makedirs(os.path.join(self.work, "logs"))
         self.reports = Reports(self.build, os.path.join(self.work, "reports"))
-        run(["ip", "netns", "add", self.netns])
-        inside = ["nsenter", f"--net={NETNS_FOLDER}/{self.netns}"]
-        run([*inside, "ip", "link", "set", "lo", "up"])
+        inside = []
+        if self.own_netns:
+            run(["ip", "netns", "add", self.netns])
+            inside = ["nsenter", f"--net={NETNS_FOLDER}/{self.netns}"]
+            run([*inside, "ip", "link", "set", "lo", "up"])
         self.agent = Agent(self.system, self.work, inside, self.agent_flags, shim_build=self.build)
         vsocket = {"agentSocket": self.agent.socket, "spoolDir": os.path.join(self.work, "spool")} if self.agent_wanted else None
         plugins = [os.path.join(self.system, "bin"), PLUGIN_FOLDER]
-        self.chain = Chain(conflist(SUBNET, os.path.join(self.work, "ipam"), vsocket), plugins, inside)
+        self.chain = Chain(conflist(self.subnet, os.path.join(self.work, "ipam"), vsocket), plugins, inside)
         return self
 
     def __exit__(self, kind, value, trace):
@@ -222,7 +227,8 @@ class Node:
         if self.agent.process is not None:
             self.agent.stop()
         self.pods, self.processes = [], []
-        run(["ip", "netns", "del", self.netns], check=False)
+        if self.own_netns:
+            run(["ip", "netns", "del", self.netns], check=False)
         shutil.rmtree(self.work, ignore_errors=True)
         for problem in problems:
             print(f"cleaning up: {problem}", file=sys.stderr)
