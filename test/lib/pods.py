@@ -39,7 +39,7 @@ metadata:
   labels: {{{labels}}}
   annotations: {{vsocket.io/inject: "true"{annotations}}}
 spec:
-  nodeName: node1
+  nodeName: {node}
   containers:
   - name: main
     image: none
@@ -130,8 +130,9 @@ class Pod:
     def yaml(self):
         labels = ", ".join(f"{key}: {value}" for key, value in self.labels.items())
         ports = ", ".join(f"{{name: {name}, containerPort: {port}}}" for name, port in self.ports.items())
-        annotations = "".join(f', {key}: "{value}"' for key, value in self.annotations.items())
-        return POD_YAML.format(name=self.name, ns=self.ns, uid=self.uid, labels=labels, ports=ports, ip=self.ip, annotations=annotations)
+        values = {"name": self.name, "ns": self.ns, "uid": self.uid, "labels": labels, "ports": ports, "ip": self.ip}
+        values["annotations"] = "".join(f', {key}: "{value}"' for key, value in self.annotations.items())
+        return POD_YAML.format(**values, node=self.node.name)
 
     def remove(self):
         problem = None
@@ -149,9 +150,12 @@ class Node:
 
     `shape`: with the bandwidth plugin in the chain, which limits what goes through the kernel.
     Of a sanitized build it takes the shim, and the programs of the tests; whatever they reported makes leaving the `with` a Failure.
+
+    `own_netns` False: the node is the machine that this runs on, as in a virtual machine made for it. `name` is what pods have as nodeName.
     """
 
-    def __init__(self, build, agent=True, agent_flags=(), shape=False):
+    def __init__(self, build, agent=True, agent_flags=(), shape=False, name="node1", subnet=SUBNET, own_netns=True):
+        self.name, self.subnet, self.own_netns = name, subnet, own_netns
         self.build = os.path.abspath(build)
         self.system = system_build(build)
         self.agent_wanted, self.agent_flags, self.shape = agent, agent_flags, shape
@@ -171,13 +175,15 @@ class Node:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
         os.makedirs(os.path.join(self.work, "logs"))
         self.reports = Reports(self.build, os.path.join(self.work, "reports"))
-        run(["ip", "netns", "add", self.netns])
-        inside = ["nsenter", f"--net={NETNS_FOLDER}/{self.netns}"]
-        run([*inside, "ip", "link", "set", "lo", "up"])
+        inside = []
+        if self.own_netns:
+            run(["ip", "netns", "add", self.netns])
+            inside = ["nsenter", f"--net={NETNS_FOLDER}/{self.netns}"]
+            run([*inside, "ip", "link", "set", "lo", "up"])
         self.agent = Agent(self.system, self.work, inside, self.agent_flags, shim_build=self.build)
         vsocket = {"agentSocket": self.agent.socket, "spoolDir": os.path.join(self.work, "spool")} if self.agent_wanted else None
         plugins = [os.path.join(self.system, "bin"), PLUGIN_FOLDER]
-        self.chain = Chain(conflist(SUBNET, os.path.join(self.work, "ipam"), vsocket, self.shape), plugins, inside)
+        self.chain = Chain(conflist(self.subnet, os.path.join(self.work, "ipam"), vsocket, self.shape), plugins, inside)
         return self
 
     def __exit__(self, kind, value, trace):
@@ -240,7 +246,8 @@ class Node:
         if self.agent.process is not None:
             self.agent.stop()
         self.pods, self.processes = [], []
-        run(["ip", "netns", "del", self.netns], check=False)
+        if self.own_netns:
+            run(["ip", "netns", "del", self.netns], check=False)
         shutil.rmtree(self.work, ignore_errors=True)
         for problem in problems:
             print(f"cleaning up: {problem}", file=sys.stderr)
