@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <set>
-#include <unordered_map>
 #include <utility>
 
 namespace vsocket::kube {
@@ -11,26 +10,28 @@ namespace {
 constexpr std::size_t kMostObjects = 500'000;  // of a kind; Kubernetes supports 150,000 pods a cluster
 constexpr std::size_t kShownProblems = 50;
 
-struct AddressHash {
-  std::size_t operator()(const model::IpAddress& address) const {
-    const auto& bytes = address.Bytes();
-    return std::hash<std::string_view>()({reinterpret_cast<const char*>(bytes.data()), bytes.size()});
-  }
-};
-
-// Who has an address: how many that live, how many that are terminating, and the first that lives.
-struct Claim {
-  std::uint32_t living = 0;
-  std::uint32_t terminating = 0;
-  std::string first;
-};
-
+// Snapshots share the objects with the tables: `part` is a part of `whole`.
 template <typename T>
-void Collect(const std::map<std::string, StoredObjectPtr>& objects, std::vector<T>& out) {
+void Append(std::vector<T>& out, const StoredObjectPtr&, const T& part) {
+  out.push_back(part);
+}
+template <typename T, typename SharedOfT>
+void Append(std::vector<SharedOfT>& out, const StoredObjectPtr& whole, const T& part) {
+  out.push_back(SharedOfT(std::shared_ptr<const T>(whole, &part)));
+}
+
+template <typename T, typename Element>
+void Collect(const std::map<std::string, StoredObjectPtr>& objects, std::vector<Element>& out) {
   out.reserve(objects.size());
   for (const auto& [name, stored] : objects) {
-    if (const T* value = std::get_if<T>(&stored->object)) out.push_back(*value);
+    if (const T* value = std::get_if<T>(&stored->object)) Append(out, stored, *value);
   }
+}
+
+// The pod, if it has addresses of the pods' network.
+const model::Pod* Claimant(const StoredObject& stored) {
+  const auto* pod = std::get_if<model::Pod>(&stored.object);
+  return pod != nullptr && !pod->finished && !pod->host_network ? pod : nullptr;
 }
 
 bool SameForUs(const StoredObject& a, const StoredObject& b) {
@@ -38,6 +39,32 @@ bool SameForUs(const StoredObject& a, const StoredObject& b) {
 }
 
 }  // namespace
+
+std::size_t Replica::AddressHash::operator()(const model::IpAddress& address) const {
+  const auto& bytes = address.Bytes();
+  return std::hash<std::string_view>()({reinterpret_cast<const char*>(bytes.data()), bytes.size()});
+}
+
+void Replica::AddClaims(const StoredObject& stored) {
+  const model::Pod* pod = Claimant(stored);
+  if (pod == nullptr) return;
+  for (const model::IpAddress& ip : pod->ips) {
+    Claim& claim = claims_[ip];
+    ++(stored.terminating ? claim.terminating : claim.living);
+    if (claim.Pods() == 2) ++contested_;
+  }
+}
+
+void Replica::RemoveClaims(const StoredObject& stored) {
+  const model::Pod* pod = Claimant(stored);
+  if (pod == nullptr) return;
+  for (const model::IpAddress& ip : pod->ips) {
+    const auto found = claims_.find(ip);
+    --(stored.terminating ? found->second.terminating : found->second.living);
+    if (found->second.Pods() == 1) --contested_;
+    if (found->second.Pods() == 0) claims_.erase(found);
+  }
+}
 
 void Replica::BeginList(Kind kind) {
   TableOf(kind).arriving.emplace();
@@ -58,7 +85,9 @@ bool Replica::AddToList(Kind kind, const Identity& identity, const YamlNode& obj
 void Replica::EndList(Kind kind) {
   Table& table = TableOf(kind);
   const bool same = table.listed && table.objects == *table.arriving;  // the same pointers
+  for (const auto& [name, stored] : table.objects) RemoveClaims(*stored);
   table.objects = std::move(*table.arriving);
+  for (const auto& [name, stored] : table.objects) AddClaims(*stored);
   table.arriving.reset();
   table.listed = true;
   if (!same) ++version_;
@@ -73,11 +102,13 @@ bool Replica::Put(Kind kind, const Identity& identity, const YamlNode& object) {
   const auto known = table.objects.find(identity.Key());
   if (known == table.objects.end() && table.objects.size() >= kMostObjects) return false;
   StoredObjectPtr stored = Store(kind, identity, object);
+  AddClaims(*stored);
   if (known == table.objects.end()) {
     table.objects.emplace(identity.Key(), std::move(stored));
     ++version_;
     return true;
   }
+  RemoveClaims(*known->second);
   // Most events of a pod are about conditions and times, which nobody here looks at.
   if (!SameForUs(*known->second, *stored)) ++version_;
   known->second = std::move(stored);
@@ -89,6 +120,7 @@ void Replica::Remove(Kind kind, const Identity& identity) {
   const auto found = table.objects.find(identity.Key());
   if (found == table.objects.end()) return;
   if (!identity.uid.empty() && !found->second->uid.empty() && identity.uid != found->second->uid) return;
+  RemoveClaims(*found->second);
   table.objects.erase(found);
   ++version_;
 }
@@ -97,58 +129,60 @@ bool Replica::Complete() const {
   return std::all_of(tables_.begin(), tables_.end(), [](const Table& table) { return table.listed; });
 }
 
+model::Pod Replica::WithoutLostAddresses(const std::string& name, const StoredObject& stored, View& view,
+                                         std::map<model::IpAddress, std::string>& first) const {
+  model::Pod pod = std::get<model::Pod>(stored.object);
+  std::erase_if(pod.ips, [&](const model::IpAddress& ip) {
+    const Claim& claim = claims_.at(ip);
+    if (stored.terminating) return claim.living > 0;
+    if (claim.living < 2) return false;
+    const auto [entry, added] = first.try_emplace(ip, name);
+    if (!added) {
+      view.problems.push_back({"Pod " + name, "has the address " + ip.ToString() + ", as Pod " + entry->second +
+                                                  " has: what it exchanges must be allowed to both"});
+    }
+    return false;
+  });
+  return pod;
+}
+
 void Replica::AddPods(View& view) const {
   const Objects& pods = TableOf(Kind::kPod).objects;
-  std::unordered_map<model::IpAddress, Claim, AddressHash> claims;
-  claims.reserve(pods.size() * 2);
-  const auto claimant = [](const StoredObject& stored) {
-    const auto* pod = std::get_if<model::Pod>(&stored.object);
-    return pod != nullptr && !pod->finished && !pod->host_network ? pod : nullptr;
-  };
-  for (const auto& [name, stored] : pods) {
-    const model::Pod* pod = claimant(*stored);
-    if (pod == nullptr) continue;
-    for (const model::IpAddress& ip : pod->ips) {
-      Claim& claim = claims[ip];
-      ++(stored->terminating ? claim.terminating : claim.living);
-      if (!stored->terminating && claim.living == 1) claim.first = name;
-    }
-  }
+  if (contested_ == 0) return Collect<model::Pod>(pods, view.state.pods);
+  std::map<model::IpAddress, std::string> first;  // who is told of first
   view.state.pods.reserve(pods.size());
   for (const auto& [name, stored] : pods) {
     const auto* pod = std::get_if<model::Pod>(&stored->object);
     if (pod == nullptr) continue;
-    model::Pod& added = view.state.pods.emplace_back(*pod);
-    if (claimant(*stored) == nullptr) continue;
-    std::erase_if(added.ips, [&](const model::IpAddress& ip) {
-      const Claim& claim = claims.at(ip);
-      if (stored->terminating) return claim.living > 0;
-      if (claim.living > 1 && claim.first != name) {
-        view.problems.push_back({"Pod " + name, "has the address " + ip.ToString() + ", as Pod " + claim.first +
-                                                    " has: what it exchanges must be allowed to both"});
-      }
-      return false;
-    });
+    const bool contested =
+        Claimant(*stored) != nullptr &&
+        std::any_of(pod->ips.begin(), pod->ips.end(), [this](const model::IpAddress& ip) { return claims_.at(ip).Pods() > 1; });
+    if (contested) {
+      view.state.pods.push_back(WithoutLostAddresses(name, *stored, view, first));
+    } else {
+      Append(view.state.pods, stored, *pod);
+    }
   }
 }
 
 void Replica::IsolateUnknownNamespaces(View& view) {
   std::set<std::string_view> known;
   for (const model::Namespace& ns : view.state.namespaces) known.insert(ns.name);
-  std::set<std::string_view> unknown;
+  std::string_view last;  // pods come in the order of their namespaces
   for (const model::Pod& pod : view.state.pods) {
-    if (!known.contains(pod.ns)) unknown.insert(pod.ns);
+    if (pod.ns == last) continue;
+    last = pod.ns;
+    if (!known.contains(last)) view.state.policies.push_back(IsolateNamespace(pod.ns));
   }
-  for (const std::string_view ns : unknown) view.state.policies.push_back(IsolateNamespace(std::string(ns)));
 }
 
 Replica::View Replica::Assemble() const {
   View view;
   AddPods(view);
-  Collect(TableOf(Kind::kNamespace).objects, view.state.namespaces);
-  Collect(TableOf(Kind::kNetworkPolicy).objects, view.state.policies);
-  Collect(TableOf(Kind::kService).objects, view.state.services);
-  Collect(TableOf(Kind::kEndpointSlice).objects, view.state.endpoint_slices);
+  Collect<model::Namespace>(TableOf(Kind::kNamespace).objects, view.state.namespaces);
+  Collect<model::NetworkPolicy>(TableOf(Kind::kNetworkPolicy).objects, view.state.policies);
+  Collect<model::Service>(TableOf(Kind::kService).objects, view.state.services);
+  Collect<model::EndpointSlice>(TableOf(Kind::kEndpointSlice).objects, view.state.endpoint_slices);
   for (const auto& [name, stored] : TableOf(Kind::kNode).objects) {
     if (const auto* node = std::get_if<model::Node>(&stored->object)) view.state.node = *node;
   }

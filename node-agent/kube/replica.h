@@ -13,6 +13,7 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "node-agent/kube/resource.h"
@@ -57,12 +58,28 @@ class Replica {
     Objects objects;
     std::optional<Objects> arriving;
   };
+  // Who has an address in the pods' network: how many pods that live, and how many that are terminating.
+  struct Claim {
+    std::uint32_t living = 0;
+    std::uint32_t terminating = 0;
+    [[nodiscard]] std::uint32_t Pods() const { return living + terminating; }
+  };
+  struct AddressHash {
+    std::size_t operator()(const model::IpAddress& address) const;
+  };
   Table& TableOf(Kind kind) { return tables_[static_cast<std::size_t>(kind)]; }
   [[nodiscard]] const Table& TableOf(Kind kind) const { return tables_[static_cast<std::size_t>(kind)]; }
+  // The addresses of a pod, from here on or no longer.
+  void AddClaims(const StoredObject& stored);
+  void RemoveClaims(const StoredObject& stored);
   void AddPods(View& view) const;
+  [[nodiscard]] model::Pod WithoutLostAddresses(const std::string& name, const StoredObject& stored, View& view,
+                                                std::map<model::IpAddress, std::string>& first) const;
   static void IsolateUnknownNamespaces(View& view);
 
   std::array<Table, kKinds.size()> tables_;
+  std::unordered_map<model::IpAddress, Claim, AddressHash> claims_;
+  std::size_t contested_ = 0;  // addresses that more than one pod has
   std::uint64_t version_ = 0;
 };
 

@@ -43,9 +43,14 @@ class ReplicaTest : public ::testing::Test {
   }
   void Remove(Kind kind, const std::string& json) { replica_.Remove(kind, Parse(kind, json).first); }
 
+  // Of the snapshot as it is now.
+  model::Pod Pod(std::size_t index) { return replica_.Assemble().state.pods.at(index); }
+  model::NetworkPolicy Policy(std::size_t index) { return replica_.Assemble().state.policies.at(index); }
+
   std::vector<std::string> IpsOf(const std::string& name) {
     std::vector<std::string> ips;
-    for (const auto& pod : replica_.Assemble().state.pods) {
+    const auto view = replica_.Assemble();
+    for (const model::Pod& pod : view.state.pods) {
       if (pod.name != name) continue;
       for (const auto& ip : pod.ips) ips.push_back(ip.ToString());
     }
@@ -70,14 +75,14 @@ TEST_F(ReplicaTest, AListTakesForceAsAWhole) {
   Put(Kind::kPod, PodJson("a", "2", "10.0.0.1"));
   replica_.BeginList(Kind::kPod);
   Add(Kind::kPod, PodJson("b", "3", "10.0.0.2"));
-  EXPECT_EQ(replica_.Assemble().state.pods.at(0).name, "a");
+  EXPECT_EQ(Pod(0).name, "a");
   replica_.AbandonList(Kind::kPod);
   EXPECT_EQ(replica_.Assemble().state.pods.size(), 1u);
   replica_.BeginList(Kind::kPod);
   Add(Kind::kPod, PodJson("c", "4", "10.0.0.3"));
   replica_.EndList(Kind::kPod);
   ASSERT_EQ(replica_.Assemble().state.pods.size(), 1u);
-  EXPECT_EQ(replica_.Assemble().state.pods[0].name, "c");
+  EXPECT_EQ(Pod(0).name, "c");
 }
 
 TEST_F(ReplicaTest, WhatChangesNothingForUsIsNoChange) {
@@ -91,7 +96,7 @@ TEST_F(ReplicaTest, WhatChangesNothingForUsIsNoChange) {
   EXPECT_EQ(replica_.Version(), version);
   Put(Kind::kPod, PodJson("a", "4", "10.0.0.1", R"("annotations":{"vsocket.io/inject":"true","other":"x"})"));
   EXPECT_NE(replica_.Version(), version);
-  const auto annotations = replica_.Assemble().state.pods[0].annotations;
+  const auto annotations = Pod(0).annotations;
   EXPECT_EQ(annotations, (std::map<std::string, std::string>{{"vsocket.io/inject", "true"}})) << "others' are not kept";
 }
 
@@ -118,7 +123,7 @@ TEST_F(ReplicaTest, AnAddressOfAPodThatIsOverIsFree) {
   Put(Kind::kPod, PodJson("job", "2", "10.0.0.1", "", "Succeeded"));
   Put(Kind::kPod, PodJson("new", "3", "10.0.0.1"));
   const auto view = replica_.Assemble();
-  EXPECT_TRUE(view.state.pods.at(0).finished);
+  EXPECT_TRUE(Pod(0).finished);
   EXPECT_EQ(IpsOf("new"), std::vector<std::string>{"10.0.0.1"});
   EXPECT_TRUE(view.problems.empty());
 }
@@ -139,25 +144,25 @@ TEST_F(ReplicaTest, DualStackAndHostNetwork) {
     Put(Kind::kPod, "{" + Metadata(name, "2") + R"(,"spec":{"hostNetwork":true},"status":{"podIP":"192.0.2.1"}})");
   }
   const auto view = replica_.Assemble();
-  EXPECT_TRUE(view.state.pods.at(1).host_network);
+  EXPECT_TRUE(Pod(1).host_network);
   EXPECT_TRUE(view.problems.empty()) << "pods in the host's network share its address";
 }
 
 TEST_F(ReplicaTest, AnInvalidPolicyIsolatesWhatItSelects) {
   Put(Kind::kNetworkPolicy, PolicyJson("p", "2", R"("podSelector":{"matchLabels":{"app":"web"}},"ingress":[{}])"));
-  EXPECT_EQ(replica_.Assemble().state.policies.at(0).ingress.size(), 1u);
+  EXPECT_EQ(Policy(0).ingress.size(), 1u);
   Put(Kind::kNetworkPolicy, PolicyJson("p", "3", R"("podSelector":{"matchLabels":{"app":"web"}},"ingress":[{"from":[{"service":"x"}]}])"));
   auto view = replica_.Assemble();
   ASSERT_EQ(view.state.policies.size(), 1u);
-  EXPECT_TRUE(view.state.policies[0].isolates_ingress && view.state.policies[0].isolates_egress && view.state.policies[0].ingress.empty());
-  EXPECT_EQ(view.state.policies[0].pod_selector.match_labels.at("app"), "web");
+  EXPECT_TRUE(Policy(0).isolates_ingress && Policy(0).isolates_egress && Policy(0).ingress.empty());
+  EXPECT_EQ(Policy(0).pod_selector.match_labels.at("app"), "web");
   ASSERT_EQ(view.problems.size(), 1u);
   EXPECT_EQ(view.problems[0].where, "NetworkPolicy default/p");
   EXPECT_NE(view.problems[0].what.find("unknown field"), std::string::npos) << view.problems[0].what;
   // Not even what it selects can be read: then it is the whole namespace.
   Put(Kind::kNetworkPolicy, PolicyJson("p", "4", R"("podSelector":{"matchExpressions":[{"key":"a","operator":"Near"}]})"));
   view = replica_.Assemble();
-  EXPECT_EQ(view.state.policies.at(0).pod_selector, model::LabelSelector{});
+  EXPECT_EQ(Policy(0).pod_selector, model::LabelSelector{});
   Put(Kind::kNetworkPolicy, PolicyJson("p", "5", R"("podSelector":{},"ingress":[{}])"));
   EXPECT_TRUE(replica_.Assemble().problems.empty());
 }
@@ -167,11 +172,11 @@ TEST_F(ReplicaTest, AnInvalidPodIsIsolatedByItself) {
   Put(Kind::kPod, PodJson("good", "2", "10.0.0.2"));
   const auto view = replica_.Assemble();
   ASSERT_EQ(view.state.policies.size(), 1u);
-  const auto& policy = view.state.policies[0];
+  const model::NetworkPolicy policy = Policy(0);
   EXPECT_TRUE(policy.isolates_ingress && policy.isolates_egress);
-  EXPECT_EQ(policy.pod_selector.match_labels, view.state.pods.at(0).labels) << "it selects the bad one";
+  EXPECT_EQ(policy.pod_selector.match_labels, Pod(0).labels) << "it selects the bad one";
   EXPECT_FALSE(policy.pod_selector.match_labels.empty());
-  EXPECT_TRUE(view.state.pods.at(1).labels.empty());
+  EXPECT_TRUE(Pod(1).labels.empty());
   EXPECT_EQ(IpsOf("bad"), std::vector<std::string>{"10.0.0.1"});
   EXPECT_EQ(view.problems.size(), 1u);
 }
@@ -180,15 +185,15 @@ TEST_F(ReplicaTest, AnInvalidOrUnknownNamespaceIsolatesItsPods) {
   Put(Kind::kNamespace, NamespaceJson("default", "2", R"("a b":"c")"));
   auto view = replica_.Assemble();
   ASSERT_EQ(view.state.policies.size(), 1u);
-  EXPECT_EQ(view.state.policies[0].ns, "default");
+  EXPECT_EQ(Policy(0).ns, "default");
   EXPECT_EQ(view.problems.size(), 1u);
   Put(Kind::kNamespace, NamespaceJson("default", "3", R"("a":"c")"));
   EXPECT_TRUE(replica_.Assemble().state.policies.empty());
   Put(Kind::kPod, R"({"metadata":{"name":"a","namespace":"later","resourceVersion":"3"},"status":{"podIP":"10.0.0.1"}})");
   view = replica_.Assemble();
   ASSERT_EQ(view.state.policies.size(), 1u);
-  EXPECT_EQ(view.state.policies[0].ns, "later");
-  EXPECT_TRUE(view.state.policies[0].isolates_ingress && view.state.policies[0].isolates_egress);
+  EXPECT_EQ(Policy(0).ns, "later");
+  EXPECT_TRUE(Policy(0).isolates_ingress && Policy(0).isolates_egress);
   EXPECT_TRUE(view.problems.empty()) << "events of different kinds come in no order: nothing is wrong";
   Put(Kind::kNamespace, NamespaceJson("later", "3"));
   EXPECT_TRUE(replica_.Assemble().state.policies.empty());

@@ -6,6 +6,7 @@
 #include "node-agent/kube/field_reader.h"
 #include "node-agent/kube/object_reader.h"
 #include "node-agent/kube/service_reader.h"
+#include "node-agent/model/bandwidth.h"
 
 namespace vsocket::kube {
 namespace {
@@ -30,8 +31,8 @@ std::string TextOf(const YamlNode* map, std::string_view field) {
 // The agent acts on its own annotations and on the bandwidth ones; the others may be anything, and large.
 void KeepOurs(std::map<std::string, std::string>& annotations) {
   std::erase_if(annotations, [](const auto& annotation) {
-    return annotation.first.rfind("vsocket.io/", 0) != 0 && annotation.first != "kubernetes.io/ingress-bandwidth" &&
-           annotation.first != "kubernetes.io/egress-bandwidth";
+    return annotation.first.rfind("vsocket.io/", 0) != 0 && annotation.first != model::kIngressBandwidth &&
+           annotation.first != model::kEgressBandwidth;
   });
 }
 

@@ -6,12 +6,32 @@ usage: follow_test.py BIN_FOLDER [unittest arguments]
 
 import json
 import os
+import tempfile
 import time
+import unittest
 
 from cluster_objects import deny_all, let_in, namespace, node, pod, policy
 from fake_api import PLURALS, FakeApi, status
 from fake_api_case import PATHS, Case, main, write
 from procs import run
+
+
+class CommandLine(unittest.TestCase):
+    def refused(self, *flags):
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("KUBERNETES_")}
+        with tempfile.TemporaryDirectory(prefix="vsk-kube-") as work:
+            folders = [f"--run-dir={work}/run", f"--state-dir={work}/state", f"--spool-dir={work}/spool", "--http-listen="]
+            argv = [os.path.join(PATHS["bin"], "vsocket-agent"), "--source=kube", *folders, *flags]
+            done = run(argv, env=environment, check=False, timeout=20)
+        self.assertEqual(done.returncode, 1, done.stdout + done.stderr)
+        return done.stdout + done.stderr
+
+    def test_what_cannot_work_is_told_at_the_start(self):
+        self.assertIn("KUBERNETES_SERVICE_HOST is not set", self.refused())
+        self.assertIn("must begin with https://", self.refused("--kube-server=http://127.0.0.1:6443"))
+        self.assertIn("HOST:PORT and nothing more", self.refused("--kube-server=https://127.0.0.1:6443/api"))
+        self.assertIn("go together", self.refused("--kube-server=https://127.0.0.1:6443", "--kube-cert-file=/x"))
+        self.assertIn("cannot be the name of a Node", self.refused("--kube-server=https://127.0.0.1:6443", "--node-name=A/b"))
 
 
 class FirstState(Case):
