@@ -1,6 +1,10 @@
 #include "node-agent/flags.h"
 
+#include <unistd.h>
+
 #include <CLI/CLI.hpp>
+#include <climits>
+#include <cstdlib>
 
 #include "proto/spool.h"
 
@@ -9,12 +13,40 @@ namespace {
 
 constexpr char kDescription[] =
     "vsocket-agent: moves TCP connections between pods of this node to shared memory, as far as NetworkPolicies allow.\n"
-    "Pods are announced by vsocket-cni over the RPC socket; policies come from --cluster-dir.";
+    "Pods are announced by vsocket-cni over the RPC socket; policies come from a directory or from the API server (--source).";
 constexpr char kFooter[] =
     "Signals: SIGTERM and SIGINT end the agent; connections on rings go on, and a new agent takes them over.\n"
     "Needs root (CAP_SYS_ADMIN, CAP_NET_ADMIN, CAP_SYS_PTRACE) and Linux 5.14 or later.";
 
 constexpr int kUsageError = 2;
+
+// NODE_NAME, as a DaemonSet sets it from spec.nodeName; else the host's name, which is what a kubelet calls its node unless told otherwise.
+std::string ThisNode() {
+  if (const char* name = std::getenv("NODE_NAME"); name != nullptr && *name != '\0') return name;
+  char host[HOST_NAME_MAX + 1] = {};
+  return ::gethostname(host, sizeof(host) - 1) == 0 ? host : "";
+}
+
+void AddKubeOptions(CLI::App& app, Flags& flags) {
+  app.add_option("--node-name", flags.node_name, "This node as Kubernetes names it (--source kube) [$NODE_NAME, or the host's name]");
+  app.add_option("--kube-server", flags.kube.server, "https://HOST:PORT of the API server [the cluster's, as a pod finds it]");
+  app.add_option("--kube-token-file", flags.kube.token_file, "Bearer token, read anew for each request [the service account's]");
+  app.add_option("--kube-ca-file", flags.kube.ca_file, "Whom to trust, PEM, read anew for each request [the service account's]");
+  app.add_option("--kube-cert-file", flags.kube.cert_file, "Client certificate, PEM, instead of a token; with --kube-key-file");
+  app.add_option("--kube-key-file", flags.kube.key_file, "Key of the client certificate, PEM");
+  app.add_option("--kube-timeout-seconds", flags.kube_timeout_seconds,
+                 "How long the API server may be silent in a request; in a watch five times as long")
+      ->check(CLI::Range(1, 600));
+}
+
+// What was not given is what a pod has.
+void CompleteKube(Flags& flags) {
+  const kube::ApiAccess pod = kube::InClusterAccess();
+  if (flags.kube.server.empty()) flags.kube.server = pod.server;
+  if (flags.kube.token_file.empty() && flags.kube.cert_file.empty()) flags.kube.token_file = pod.token_file;
+  if (flags.kube.ca_file.empty()) flags.kube.ca_file = pod.ca_file;
+  if (flags.node_name.empty()) flags.node_name = ThisNode();
+}
 
 }  // namespace
 
@@ -24,6 +56,7 @@ std::optional<Flags> ParseFlags(int argc, char** argv, const char* version, int*
   std::string log_level = "info";
   std::string log_format = "text";
   std::string enforcement = "on";
+  std::string source = "dir";
   CLI::App app(kDescription, "vsocket-agent");
   app.footer(kFooter);
   app.set_version_flag("--version", version);
@@ -32,8 +65,12 @@ std::optional<Flags> ParseFlags(int argc, char** argv, const char* version, int*
   app.add_option("--state-dir", flags.state_dir, "Known pods, one JSON file each; must survive a restart of the agent");
   app.add_option("--rpc-socket", flags.rpc_socket, "UNIX socket for vsocket-cni and vsocketctl [RUN_DIR/agent-rpc.sock]");
   app.add_option("--spool-dir", flags.spool_dir, "Where vsocket-cni leaves what happened while no agent ran");
-  app.add_option("--cluster-dir", flags.cluster_dir,
-                 "Pods, Namespaces and NetworkPolicies as Kubernetes YAML; watched. Nothing is accelerated until it could be read");
+  app.add_option("--source", source, "Where cluster state comes from: a directory, or the API server")
+      ->check(CLI::IsMember({"dir", "kube"}));
+  app.add_option(
+      "--cluster-dir", flags.cluster_dir,
+      "--source dir: Pods, Namespaces and NetworkPolicies as Kubernetes YAML; watched. Nothing is accelerated until it could be read");
+  AddKubeOptions(app, flags);
   app.add_option("--http-listen", flags.http_listen, "ADDRESS:PORT for /metrics, /healthz and /readyz; empty: none");
   app.add_option("--quota-channels", flags.quota_channels, "Accelerated connections a pod may have at the same time");
   app.add_option("--quota-bytes", flags.quota_bytes, "Ring memory a pod may have reserved (513 KiB a connection)");
@@ -56,6 +93,8 @@ std::optional<Flags> ParseFlags(int argc, char** argv, const char* version, int*
   flags.log_level = *telemetry::ParseLogLevel(log_level);
   flags.log_format = *telemetry::ParseLogFormat(log_format);
   flags.enforcement = enforcement == "on";
+  flags.source = source == "kube" ? SourceKind::kKube : SourceKind::kDirectory;
+  CompleteKube(flags);
   if (flags.rpc_socket.empty()) flags.rpc_socket = flags.run_dir + "/agent-rpc.sock";
   return flags;
 }

@@ -12,6 +12,9 @@
 #include "node-agent/enforce/nft_applier.h"
 #include "node-agent/flags.h"
 #include "node-agent/kube/dir_source.h"
+#include "node-agent/kube/event_poster.h"
+#include "node-agent/kube/kube_source.h"
+#include "node-agent/kube_metrics.h"
 #include "node-agent/policy_keeper.h"
 #include "node-agent/rpc/rpc_server.h"
 #include "node-agent/telemetry/http_server.h"
@@ -99,6 +102,44 @@ std::map<std::string, telemetry::HttpServer::Handler> HandlersOf(broker::Node& n
            }}};
 }
 
+std::string SourceName(const Flags& flags) {
+  return flags.source == SourceKind::kKube ? "kube:" + flags.kube.server : "dir:" + flags.cluster_dir;
+}
+
+constexpr char kUserAgent[] = "vsocket-agent/" VSOCKET_VERSION;
+
+// One of the two.
+struct Source {
+  std::unique_ptr<kube::DirSource> directory;
+  std::unique_ptr<kube::KubeSource> kube;
+};
+
+// With a directory the first snapshot comes before this returns, so the first shim is judged by the policy. An API server may be long in
+// answering: until it has, upgrades are denied, and connections that an earlier agent allowed go on.
+Result<Source, std::string> StartSource(const Flags& flags, PolicyKeeper& policy, telemetry::Log& log) {
+  const auto snapshot = [&policy](std::shared_ptr<const model::ClusterState> state, std::vector<model::SourceProblem> problems) {
+    policy.OnSnapshot(std::move(state), std::move(problems));
+  };
+  const auto info = [&log](const std::string& line) { log.Write(telemetry::LogLevel::kInfo, "cluster source", {{"what", line}}); };
+  Source source;
+  if (flags.source == SourceKind::kDirectory) {
+    auto started = kube::DirSource::Start(flags.cluster_dir, snapshot, info);
+    if (!started) return Failure(started.Error());
+    source.directory = std::move(started.Value());
+    return source;
+  }
+  kube::KubeSourceOptions options;
+  options.access = flags.kube;
+  options.node_name = flags.node_name;
+  options.user_agent = kUserAgent;
+  options.reflector.list_silence = std::chrono::seconds(flags.kube_timeout_seconds);
+  options.reflector.watch_silence = 5 * options.reflector.list_silence;
+  auto started = kube::KubeSource::Start(std::move(options), snapshot, info);
+  if (!started) return Failure(started.Error());
+  source.kube = std::move(started.Value());
+  return source;
+}
+
 int Run(const Flags& flags) {
   const sigset_t stop = BlockSignals();
   RaiseDescriptorLimit();
@@ -110,27 +151,28 @@ int Run(const Flags& flags) {
 
   std::unique_ptr<enforce::Enforcer> enforcer;
   if (flags.enforcement) enforcer = std::make_unique<enforce::Enforcer>(std::make_unique<enforce::NftApplier>());
-  PolicyKeeper policy("dir:" + flags.cluster_dir, std::move(enforcer), log);
+  // Null with a directory: there is nobody to tell.
+  std::unique_ptr<model::EventSink> events;
+  if (flags.source == SourceKind::kKube) {
+    auto poster = kube::EventPoster::Start(flags.kube, flags.node_name, kUserAgent);
+    if (!poster) return fail(poster.Error());
+    events = std::move(poster.Value());
+  }
+  PolicyKeeper policy(SourceName(flags), std::move(enforcer), log);
 
   auto node = broker::Node::Open(NodeOptionsOf(flags, policy, log), NodeQuestionsOf(policy));
   if (!node) return fail(node.Error());
 
-  // The first snapshot comes before Start returns, so the first shim is judged by the policy.
-  auto source = kube::DirSource::Start(
-      flags.cluster_dir,
-      [&policy](std::shared_ptr<const model::ClusterState> state, std::vector<model::SourceProblem> problems) {
-        policy.OnSnapshot(std::move(state), std::move(problems));
-      },
-      [&log](const std::string& line) {
-        log.Write(telemetry::LogLevel::kInfo, "cluster source", {{"what", line}});
-      });
+  auto source = StartSource(flags, policy, log);
   if (!source) return fail(source.Error());
   policy.Begin(node->get());
 
   const telemetry::Metrics metrics([&] {
     model::AgentStatus known;
     policy.CompleteStatus(&known);
-    return SampleAgent((*node)->Stats(), policy.EnforcerCounters(), known);
+    telemetry::MetricsSample sample = SampleAgent((*node)->Stats(), policy.EnforcerCounters(), known);
+    if (source->kube != nullptr) AddKubeMetrics(source->kube->GetCounters(), events->GetCounters(), &sample);
+    return sample;
   });
   std::unique_ptr<telemetry::HttpServer> http;
   if (!flags.http_listen.empty()) {
@@ -146,7 +188,7 @@ int Run(const Flags& flags) {
     log.Write(telemetry::LogLevel::kWarning, "spool record not applied", {{"why", problem}});
   }
   log.Write(telemetry::LogLevel::kInfo, "agent ready",
-            {{"version", VSOCKET_VERSION}, {"run_dir", flags.run_dir}, {"rpc", flags.rpc_socket}, {"source", "dir:" + flags.cluster_dir}});
+            {{"version", VSOCKET_VERSION}, {"run_dir", flags.run_dir}, {"rpc", flags.rpc_socket}, {"source", SourceName(flags)}});
 
   int signal = 0;
   sigwait(&stop, &signal);
@@ -154,7 +196,7 @@ int Run(const Flags& flags) {
   // Those who ask go first, what they ask about last. Rings go on without us.
   rpc.Stop(kRpcGrace);
   http.reset();
-  source.Value().reset();
+  source.Value() = {};
   policy.End();
   node.Value().reset();
   return 0;

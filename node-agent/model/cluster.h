@@ -102,11 +102,56 @@ struct NetworkPolicy {
   bool operator==(const NetworkPolicy&) const = default;
 };
 
+// A port of a Service, or of the backends in an EndpointSlice (they are matched by name, which may be empty).
+struct ServicePort {
+  std::string name;
+  std::uint16_t number = 0;  // 0, in an EndpointSlice only: every port
+  Protocol protocol = Protocol::kTcp;
+  bool operator==(const ServicePort&) const = default;
+};
+
+struct Service {
+  std::string ns;
+  std::string name;
+  std::vector<IpAddress> cluster_ips;  // none: headless, or an ExternalName
+  std::vector<ServicePort> ports;
+  bool operator==(const Service&) const = default;
+};
+
+struct Endpoint {
+  std::vector<IpAddress> addresses;
+  std::string node;
+  bool ready = true;
+  bool serving = true;
+  bool terminating = false;
+  bool operator==(const Endpoint&) const = default;
+};
+
+// discovery.k8s.io/v1 EndpointSlice: some of a Service's backends, those of one address family.
+struct EndpointSlice {
+  std::string ns;
+  std::string name;
+  std::string service;  // in the same namespace
+  std::vector<ServicePort> ports;
+  std::vector<Endpoint> endpoints;
+  bool operator==(const EndpointSlice&) const = default;
+};
+
+struct Node {
+  std::string name;
+  std::vector<IpAddress> addresses;
+  std::vector<Cidr> pod_cidrs;
+  bool operator==(const Node&) const = default;
+};
+
 struct ClusterState {
   std::vector<Pod> pods;
   std::vector<Namespace> namespaces;
   std::vector<NetworkPolicy> policies;
-  std::uint64_t revision = 0;  // grows with every published snapshot
+  std::vector<Service> services;               // from an API server only, as are the next two
+  std::vector<EndpointSlice> endpoint_slices;  // policies are judged on backends, not on Services
+  std::optional<Node> node;                    // the agent's own
+  std::uint64_t revision = 0;                  // grows with every published snapshot
 };
 
 // Something wrong in the source that people must see: a bad file with its line, an invalid policy.

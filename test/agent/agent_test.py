@@ -82,6 +82,8 @@ class CommandLine(unittest.TestCase):
             (["--lease-seconds", "ten"], "--lease-seconds"),
             (["--log-level", "loud"], "--log-level"),
             (["--enforcement", "maybe"], "--enforcement"),
+            (["--source", "moon"], "--source"),
+            (["--kube-timeout-seconds", "0"], "--kube-timeout-seconds"),
             (["--revocation-deadline-ms", "1"], "--revocation-deadline-ms"),
             (["--run-dir"], "--run-dir"),
         ):

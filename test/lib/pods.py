@@ -64,7 +64,7 @@ class Pod:
     def __init__(self, node, name, ns, labels, ports, host_ports, annotations):
         self.node, self.name, self.ns = node, name, ns
         self.labels, self.ports, self.annotations = dict(labels), dict(ports), dict(annotations)
-        self.uid = f"{name}-{node.serial()}"
+        self.uid = node.uid_for(name, ns, self.labels)
         self.netns = f"{node.prefix}-{name}"
         self._folder = None
         limits = node.bandwidth_of(self.annotations)
@@ -167,6 +167,10 @@ class Node:
 
     def serial(self):
         return next(self._serial)
+
+    def uid_for(self, name, _ns, _labels):
+        """Of a pod that is about to be made."""
+        return f"{name}-{self.serial()}"
 
     def __enter__(self):
         if os.geteuid() != 0:
