@@ -267,8 +267,8 @@ void Node::Reevaluate() {
   });
 }
 
-std::uint32_t Node::ReevaluateNow() {
-  return loop_->Call([&] { return broker_->Reevaluate(); });
+std::uint32_t Node::ReevaluateNow(const model::Affected& affected) {
+  return loop_->Call([&] { return broker_->Reevaluate(affected); });
 }
 
 }  // namespace vsocket::broker

@@ -60,8 +60,8 @@ class Node final : public model::NodeApi {
 
   // Judges every connection again, on the broker's thread; returns at once. Several calls before it runs are one.
   void Reevaluate();
-  // Waits for a running or posted Reevaluate; gives the number of connections the last one cut. For callers that must know.
-  std::uint32_t ReevaluateNow();
+  // Judges those that are affected, after a running or posted Reevaluate; gives the number of connections cut.
+  std::uint32_t ReevaluateNow(const model::Affected& affected = model::Affected::Everything());
   [[nodiscard]] std::vector<model::LocalPod> LocalPods() const;
   [[nodiscard]] BrokerStats Stats();
 

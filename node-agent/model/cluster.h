@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "node-agent/model/ip_address.h"
+#include "node-agent/model/shared.h"
 
 namespace vsocket::model {
 
@@ -102,10 +103,11 @@ struct NetworkPolicy {
   bool operator==(const NetworkPolicy&) const = default;
 };
 
+// Names are unique within a kind and namespace. Snapshots that follow each other share what has not changed.
 struct ClusterState {
-  std::vector<Pod> pods;
-  std::vector<Namespace> namespaces;
-  std::vector<NetworkPolicy> policies;
+  std::vector<Shared<Pod>> pods;
+  std::vector<Shared<Namespace>> namespaces;
+  std::vector<Shared<NetworkPolicy>> policies;
   std::uint64_t revision = 0;  // grows with every published snapshot
 };
 
