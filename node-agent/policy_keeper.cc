@@ -6,7 +6,6 @@
 #include <algorithm>
 
 #include "node-agent/pod_bandwidth.h"
-#include "node-agent/policy/local_addresses.h"
 
 namespace vsocket {
 namespace {
@@ -53,10 +52,7 @@ void PolicyKeeper::OnPodsChanged() {
 void PolicyKeeper::OnSnapshot(std::shared_ptr<const model::ClusterState> state, std::vector<model::SourceProblem> problems) {
   {
     const std::lock_guard lock(mutex_);
-    for (const auto& problem : problems) {
-      if (std::find(problems_.begin(), problems_.end(), problem) != problems_.end()) continue;
-      log_.Write(telemetry::LogLevel::kWarning, "cluster source problem", {{"where", problem.where}, {"what", problem.what}});
-    }
+    Report(problems_, problems);
     problems_ = std::move(problems);
     if (!state) {
       log_.Write(telemetry::LogLevel::kError, "no policy known",
@@ -77,34 +73,42 @@ void PolicyKeeper::Apply() {
   }
   if (!state) return;
   const std::vector<model::LocalPod> pods = node_ == nullptr ? std::vector<model::LocalPod>() : node_->LocalPods();
-  auto evaluator = std::make_shared<const policy::Evaluator>(
-      std::make_shared<const model::ClusterState>(policy::WithLocalAddresses(*state, pods)), NodeAddresses());
+  const policy::Delta delta = evaluator_.Apply(state, pods, NodeAddresses());
+  std::vector<model::SourceProblem> conditions = evaluator_.Problems();
   {
     const std::lock_guard lock(mutex_);
-    evaluator_ = evaluator;
+    Report(conditions_, conditions);
+    conditions_ = std::move(conditions);
   }
   if (node_ == nullptr) return;
   node_->SetBandwidth(BandwidthOfPods(*state, pods));
-  std::uint32_t cut = node_->ReevaluateNow();
+  std::uint32_t cut = node_->ReevaluateNow(delta.affected);
   if (enforcer_) {
     std::vector<enforce::WantedRules> wanted;
-    for (const model::LocalPod& pod : pods) wanted.push_back({pod, evaluator->AllowListFor(pod.ns + "/" + pod.name)});
+    for (const model::LocalPod& pod : pods) {
+      if (const auto list = evaluator_.AllowListOf(pod)) wanted.push_back({pod, *list});
+    }
     for (const auto& error : enforcer_->Sync(wanted)) {
       log_.Write(telemetry::LogLevel::kError, "packet filter not set", {{"pod", error.pod}, {"why", error.what}});
     }
-    cut += node_->ReevaluateNow();
+    cut += node_->ReevaluateNow(delta.affected);
   }
   log_.Write(telemetry::LogLevel::kInfo, "policy in force",
-             {{"revision", std::to_string(state->revision)}, {"pods", std::to_string(pods.size())}, {"cut", std::to_string(cut)}});
+             {{"revision", std::to_string(state->revision)},
+              {"pods", std::to_string(pods.size())},
+              {"filters", std::to_string(delta.lists.size())},
+              {"cut", std::to_string(cut)}});
 }
 
-std::shared_ptr<const policy::Evaluator> PolicyKeeper::Current() const {
-  const std::lock_guard lock(mutex_);
-  return evaluator_;
+void PolicyKeeper::Report(const std::vector<model::SourceProblem>& before, const std::vector<model::SourceProblem>& now) const {
+  for (const model::SourceProblem& problem : now) {
+    if (std::find(before.begin(), before.end(), problem) != before.end()) continue;
+    log_.Write(telemetry::LogLevel::kWarning, "cluster source problem", {{"where", problem.where}, {"what", problem.what}});
+  }
 }
 
 model::Verdict PolicyKeeper::Judge(const model::Flow& flow) const {
-  if (const auto evaluator = Current()) return evaluator->Evaluate(flow);
+  if (evaluator_.State() != nullptr) return evaluator_.Evaluate(flow);
   model::Verdict verdict;  // nothing is allowed before the first snapshot
   verdict.known = false;
   verdict.egress.decided_by = verdict.ingress.decided_by = "no policy has been read yet";
@@ -113,14 +117,12 @@ model::Verdict PolicyKeeper::Judge(const model::Flow& flow) const {
 
 Result<model::Verdict, model::ApiError> PolicyKeeper::Trace(const std::string& source, const std::string& destination,
                                                             const std::string& port) const {
-  if (const auto evaluator = Current()) return evaluator->Trace(source, destination, port);
+  if (evaluator_.State() != nullptr) return evaluator_.Trace(source, destination, port);
   return Failure(model::ApiError{model::ApiErrorKind::kUnavailable, "no policy has been read yet"});
 }
 
 std::pair<bool, bool> PolicyKeeper::Isolated(const model::LocalPod& pod) const {
-  const auto evaluator = Current();
-  if (!evaluator) return {false, false};
-  const policy::PodIsolation isolation = evaluator->Isolation(pod.ns + "/" + pod.name);
+  const policy::PodIsolation isolation = evaluator_.Isolation(pod.ns + "/" + pod.name);
   return {isolation.ingress, isolation.egress};
 }
 
@@ -129,6 +131,7 @@ void PolicyKeeper::CompleteStatus(model::AgentStatus* status) const {
   status->source = source_;
   status->revision = state_ ? state_->revision : 0;
   status->problems = problems_;
+  status->problems.insert(status->problems.end(), conditions_.begin(), conditions_.end());
   status->ready = state_ != nullptr;
 }
 

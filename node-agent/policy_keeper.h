@@ -1,7 +1,8 @@
 // Keeps the verdicts, the packet filters and the live connections in step with the cluster state and the local pods.
 //
 // A change is applied in this order: new verdicts (upgrades are judged by them at once), live connections cut, packet filters changed,
-// connections judged once more (one may have been made between the two). So a client that was cut cannot come back.
+// connections judged once more (one may have been made between the two). So a client that was cut cannot come back. Only what the change
+// has touched is judged and filtered anew.
 //
 // Thread safety: every method from any thread; changes are applied one at a time on the caller's.
 #pragma once
@@ -44,7 +45,8 @@ class PolicyKeeper {
 
  private:
   void Apply();  // holds applying_
-  [[nodiscard]] std::shared_ptr<const policy::Evaluator> Current() const;
+  // Writes those that are new to the log.
+  void Report(const std::vector<model::SourceProblem>& before, const std::vector<model::SourceProblem>& now) const;
 
   const std::string source_;
   const std::unique_ptr<enforce::Enforcer> enforcer_;
@@ -52,11 +54,12 @@ class PolicyKeeper {
 
   std::mutex applying_;  // one change at a time; guards node_
   broker::Node* node_ = nullptr;
+  policy::Evaluator evaluator_;  // Apply under applying_; questions from any thread
 
   mutable std::mutex mutex_;  // guards what follows; never held while others are called
   std::shared_ptr<const model::ClusterState> state_;
-  std::vector<model::SourceProblem> problems_;
-  std::shared_ptr<const policy::Evaluator> evaluator_;
+  std::vector<model::SourceProblem> problems_;    // of the source
+  std::vector<model::SourceProblem> conditions_;  // of what it says: policies and pods that are not clear
 };
 
 }  // namespace vsocket

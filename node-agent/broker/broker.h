@@ -28,6 +28,7 @@
 #include "node-agent/broker/pending_table.h"
 #include "node-agent/broker/revocation_watch.h"
 #include "node-agent/broker/shim_link.h"
+#include "node-agent/model/affected.h"
 #include "node-agent/model/bandwidth.h"
 #include "node-agent/model/connection.h"
 #include "node-agent/model/local_pod.h"
@@ -85,8 +86,8 @@ class Broker {
   [[nodiscard]] std::uint64_t NextTick() const;  // 0: nothing to do by itself
   void Tick();
   // The policy or what it depends on changed: judges every channel and every kernel TCP connection of local pods again and cuts what is
-  // not allowed any more. Gives the number of connections cut.
-  std::uint32_t Reevaluate();
+  // not allowed any more. Gives the number of connections cut. `affected`: all others would be judged as before.
+  std::uint32_t Reevaluate(const model::Affected& affected = model::Affected::Everything());
 
   // The pod's bandwidth annotations, as they are now. Live channels heed them at once; with a problem in them they go down to TCP, and no
   // new ones are granted. Nothing happens when the pod is unknown, or they are what they were.
@@ -157,9 +158,9 @@ class Broker {
   void Cut(Channel* channel, const std::string& why, bool by_policy);
   void WatchMemory(const RegionRecord& region);
   bool DestroySocket(const std::string& pod, const Tuple& tuple, std::uint64_t cookie);
-  std::uint32_t CutChannels();
+  std::uint32_t CutChannels(const model::Affected& affected);
   void AskAgainWhoCameEarly();
-  std::uint32_t CutKernelConnections();
+  std::uint32_t CutKernelConnections(const model::Affected& affected);
 
   // Bandwidth (broker_bandwidth.cc).
   void ApplyBandwidth(Channel* channel, bool live);

@@ -42,10 +42,11 @@ void Broker::Cut(Channel* channel, const std::string& why, bool by_policy) {
   }
 }
 
-std::uint32_t Broker::CutChannels() {
+std::uint32_t Broker::CutChannels(const model::Affected& affected) {
   std::uint32_t cut = 0;
   for (const auto& [id, channel] : table_.All()) {
-    if (channel->revoked || (channel->TwoSided() && channel->end[0].pod == channel->end[1].pod)) continue;
+    if (channel->revoked || !affected.Concerns(channel->flow) || (channel->TwoSided() && channel->end[0].pod == channel->end[1].pod))
+      continue;
     const End& known = channel->end[channel->end[0].cookie == 0 ? 1 : 0];
     if (const auto forbidden = Forbidden(known.tuple, channel->flow)) {
       Cut(channel.get(), DecidedBy(*forbidden), true);
@@ -55,7 +56,8 @@ std::uint32_t Broker::CutChannels() {
   return cut;
 }
 
-std::uint32_t Broker::CutKernelConnections() {
+std::uint32_t Broker::CutKernelConnections(const model::Affected& affected) {
+  if (affected.None()) return 0;
   struct Found {
     const std::string* pod;
     TcpSocket socket;
@@ -65,6 +67,7 @@ std::uint32_t Broker::CutKernelConnections() {
   for (auto& [uid, pod] : pods_) {
     for (TcpSocket& socket : pod.sockets->Connections()) {
       const auto& ips = pod.pod.ips;
+      if (!affected.Concerns(socket.tuple.local.address) && !affected.Concerns(socket.tuple.remote.address)) continue;
       if (socket.tuple.StaysInNamespace() || std::find(ips.begin(), ips.end(), socket.tuple.local.address) == ips.end()) continue;
       if (!listens.contains(socket.tuple.local)) listens[socket.tuple.local] = pod.sockets->Listens(socket.tuple.local);
       connections.push_back({&uid, std::move(socket)});
@@ -113,16 +116,16 @@ void Broker::AskAgainWhoCameEarly() {
   }
 }
 
-std::uint32_t Broker::Reevaluate() {
+std::uint32_t Broker::Reevaluate(const model::Affected& affected) {
   AskAgainWhoCameEarly();
-  const std::uint32_t channels = CutChannels();
+  const std::uint32_t channels = CutChannels(affected);
   const auto forbids = [this](const Tuple& tuple, const model::Flow& flow) -> std::optional<std::string> {
     const auto forbidden = Forbidden(tuple, flow);
     return forbidden ? std::optional(DecidedBy(*forbidden)) : std::nullopt;
   };
   table_.RetireUnused(forbids);
   watch_.Judge(forbids);
-  return channels + CutKernelConnections();
+  return channels + CutKernelConnections(affected);
 }
 
 void Broker::RemovePod(const std::string& uid, const std::string& why) {

@@ -279,8 +279,8 @@ void Node::SetBandwidth(const std::vector<std::pair<std::string, model::Bandwidt
   });
 }
 
-std::uint32_t Node::ReevaluateNow() {
-  return loop_->Call([&] { return broker_->Reevaluate(); });
+std::uint32_t Node::ReevaluateNow(const model::Affected& affected) {
+  return loop_->Call([&] { return broker_->Reevaluate(affected); });
 }
 
 }  // namespace vsocket::broker

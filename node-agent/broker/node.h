@@ -62,8 +62,8 @@ class Node final : public model::NodeApi {
   void Reevaluate();
   // The bandwidth annotations of local pods, by uid; the others' stay as they are. In force when it returns.
   void SetBandwidth(const std::vector<std::pair<std::string, model::Bandwidth>>& pods);
-  // Waits for a running or posted Reevaluate; gives the number of connections the last one cut. For callers that must know.
-  std::uint32_t ReevaluateNow();
+  // Judges those that are affected, after a running or posted Reevaluate; gives the number of connections cut.
+  std::uint32_t ReevaluateNow(const model::Affected& affected = model::Affected::Everything());
   [[nodiscard]] std::vector<model::LocalPod> LocalPods() const;
   [[nodiscard]] BrokerStats Stats();
 

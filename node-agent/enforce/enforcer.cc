@@ -39,6 +39,10 @@ std::vector<EnforceError> Enforcer::Sync(const std::vector<WantedRules>& wanted)
 void Enforcer::Update(const WantedRules& wanted, std::vector<EnforceError>& errors) {
   Entry& entry = entries_[KeyOf(wanted.pod)];
   entry.pod = wanted.pod;
+  if (!entry.text.empty() && entry.allow.Is(wanted.allow)) {
+    ++counters_.unchanged;
+    return;
+  }
   std::string text = RulesetText(wanted.allow);
   if (entry.text == text) {
     ++counters_.unchanged;
@@ -48,6 +52,7 @@ void Enforcer::Update(const WantedRules& wanted, std::vector<EnforceError>& erro
   if (applied) {
     ++counters_.applied;
     entry.text = std::move(text);
+    entry.allow = wanted.allow;
     return;
   }
   // nft(8) applies all or nothing, so the old table still stands; but after a timeout nobody knows. Forgetting is right for both.

@@ -14,6 +14,7 @@
 #include "base/result.h"
 #include "node-agent/model/allow_list.h"
 #include "node-agent/model/local_pod.h"
+#include "node-agent/model/shared.h"
 
 namespace vsocket::enforce {
 
@@ -34,7 +35,7 @@ class RulesetApplier {
 
 struct WantedRules {
   model::LocalPod pod;
-  model::AllowList allow;
+  model::Shared<model::AllowList> allow;  // the same object as before: the same rules as before
 };
 
 struct EnforceError {
@@ -59,7 +60,8 @@ class Enforcer {
  private:
   struct Entry {
     model::LocalPod pod;
-    std::string text;  // last applied; empty: not known what is in place
+    std::string text;                       // last applied; empty: not known what is in place
+    model::Shared<model::AllowList> allow;  // what `text` says
   };
   void Update(const WantedRules& wanted, std::vector<EnforceError>& errors);
   // True when there is nothing left to do for the entry.

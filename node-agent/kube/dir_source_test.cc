@@ -88,7 +88,7 @@ class DirSourceTest : public ::testing::Test {
     return Comes([this, names = std::move(names)] {
       if (state_ == nullptr) return false;
       std::vector<std::string> have;
-      for (const auto& pod : state_->pods) have.push_back(pod.name);
+      for (const auto& pod : state_->pods) have.push_back(pod->name);
       return have == names;
     });
   }
@@ -169,13 +169,13 @@ TEST_F(DirSourceTest, ABadFileKeepsItsLastGoodContent) {
   Put("a.yaml", PolicyYaml("guard", "  ingres: []\n"));
   EXPECT_TRUE(Comes([this] { return HasProblem("a.yaml:6", "spec.ingres: unknown field"); }));
   EXPECT_EQ(state_->policies.size(), 1u);
-  EXPECT_FALSE(state_->policies[0].isolates_egress);  // the good one, not its stand-in
+  EXPECT_FALSE(state_->policies[0]->isolates_egress);  // the good one, not its stand-in
   Put("b.yaml", "kind: [\n");
   EXPECT_TRUE(Comes([this] { return HasProblem("b.yaml:2", "") || HasProblem("b.yaml:1", ""); }));
   EXPECT_TRUE(PodsBecome({"web"}));
   Put("a.yaml", PolicyYaml("guard", "  ingress: [{}]\n"));
   Put("b.yaml", PodYaml("web"));
-  EXPECT_TRUE(Comes([this] { return problems_.empty() && state_->policies[0].ingress.size() == 1; }));
+  EXPECT_TRUE(Comes([this] { return problems_.empty() && state_->policies[0]->ingress.size() == 1; }));
 }
 
 TEST_F(DirSourceTest, APolicyThatWasNeverValidClosesRatherThanOpens) {
@@ -184,11 +184,11 @@ TEST_F(DirSourceTest, APolicyThatWasNeverValidClosesRatherThanOpens) {
   EXPECT_TRUE(HasProblem("a.yaml:6", "unknown field"));
   EXPECT_TRUE(HasProblem("a.yaml:1", "was never valid"));
   ASSERT_EQ(state_->policies.size(), 1u);
-  EXPECT_TRUE(state_->policies[0].isolates_ingress && state_->policies[0].isolates_egress);
-  EXPECT_TRUE(state_->policies[0].ingress.empty());
+  EXPECT_TRUE(state_->policies[0]->isolates_ingress && state_->policies[0]->isolates_egress);
+  EXPECT_TRUE(state_->policies[0]->ingress.empty());
   EXPECT_EQ(state_->pods.size(), 1u);
   Put("a.yaml", PolicyYaml("guard", "  ingress: []\n"));
-  EXPECT_TRUE(Comes([this] { return problems_.empty() && !state_->policies[0].isolates_egress; }));
+  EXPECT_TRUE(Comes([this] { return problems_.empty() && !state_->policies[0]->isolates_egress; }));
 }
 
 TEST_F(DirSourceTest, TheFirstOfTwoStaysInForce) {
@@ -196,9 +196,9 @@ TEST_F(DirSourceTest, TheFirstOfTwoStaysInForce) {
   Write("b.yaml", PodYaml("other") + "---\n" + PodYaml("web", "second"));
   Start();
   EXPECT_TRUE(HasProblem("b.yaml:5", "Pod default/web is already defined in " + (dir_ / "a.yaml").string() + ":1"));
-  EXPECT_EQ(state_->pods[0].labels.at("app"), "first");
+  EXPECT_EQ(state_->pods[0]->labels.at("app"), "first");
   fs::remove(dir_ / "a.yaml");
-  EXPECT_TRUE(Comes([this] { return problems_.empty() && state_->pods.size() == 2 && state_->pods[1].labels.at("app") == "second"; }));
+  EXPECT_TRUE(Comes([this] { return problems_.empty() && state_->pods.size() == 2 && state_->pods[1]->labels.at("app") == "second"; }));
 }
 
 TEST_F(DirSourceTest, TheDirectoryMayGoAndComeBack) {

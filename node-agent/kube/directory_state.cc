@@ -67,7 +67,8 @@ class Collector {
   explicit Collector(std::vector<model::SourceProblem>& problems) : problems_(problems) {}
 
   template <typename T, typename Name>
-  void Add(const char* kind, const std::string& path, const std::vector<Located<T>>& objects, Name&& name_of, std::vector<T>& out) {
+  void Add(const char* kind, const std::string& path, const std::vector<Located<T>>& objects, Name&& name_of,
+           std::vector<model::Shared<T>>& out) {
     for (const Located<T>& located : objects) {
       const std::string name = std::string(kind) + " " + name_of(located.object);
       const std::string where = Where(path, located.line);

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "node-agent/model/ip_address.h"
+#include "node-agent/model/shared.h"
 
 namespace vsocket::model {
 
@@ -144,10 +145,11 @@ struct Node {
   bool operator==(const Node&) const = default;
 };
 
+// Names are unique within a kind and namespace. Snapshots that follow each other share what has not changed.
 struct ClusterState {
-  std::vector<Pod> pods;
-  std::vector<Namespace> namespaces;
-  std::vector<NetworkPolicy> policies;
+  std::vector<Shared<Pod>> pods;
+  std::vector<Shared<Namespace>> namespaces;
+  std::vector<Shared<NetworkPolicy>> policies;
   std::vector<Service> services;               // from an API server only, as are the next two
   std::vector<EndpointSlice> endpoint_slices;  // policies are judged on backends, not on Services
   std::optional<Node> node;                    // the agent's own

@@ -99,7 +99,7 @@ TEST(TraceTest, Errors) {
 
 TEST(TraceTest, PodsWithoutAddressesAreJudgedBySelectors) {
   model::ClusterState state = Shop();
-  for (auto& pod : state.pods) pod.ips.clear();
+  for (auto& pod : state.pods) pod.Edit().ips.clear();
   const Evaluator evaluator(Share(state), {});
   EXPECT_TRUE(evaluator.Trace("shop/web", "shop/redis", "redis")->allowed);
   EXPECT_FALSE(evaluator.Trace("default/other", "shop/redis", "redis")->allowed);
@@ -139,7 +139,7 @@ TEST(ScaleTest, ThousandsOfPodsAreResolvedOnce) {
   const Evaluator evaluator(Share(state), {});
   unsigned allowed = 0;
   for (unsigned i = 0; i < 100000; ++i) {
-    const model::Flow flow{state.pods[i * 7 % 5000].ips[0], state.pods[i * 13 % 5000].ips[0], 80, Protocol::kTcp};
+    const model::Flow flow{state.pods[i * 7 % 5000]->ips[0], state.pods[i * 13 % 5000]->ips[0], 80, Protocol::kTcp};
     allowed += evaluator.Evaluate(flow).allowed ? 1u : 0u;
   }
   EXPECT_GT(allowed, 0u);

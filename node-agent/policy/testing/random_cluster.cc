@@ -46,6 +46,18 @@ model::Labels MakeLabels(Random& random) {
   return labels;
 }
 
+// What an API server would not let through.
+void MakeNonsense(Random& random, model::SelectorTerm& term) {
+  using Operator = model::SelectorTerm::Operator;
+  if (Chance(random, 50)) {
+    term.op = static_cast<Operator>(7);
+  } else if (term.op == Operator::kIn || term.op == Operator::kNotIn) {
+    term.values.clear();
+  } else {
+    term.values = {"x"};
+  }
+}
+
 model::LabelSelector MakeSelector(Random& random) {
   model::LabelSelector selector;
   if (Chance(random, 30)) return selector;
@@ -60,6 +72,7 @@ model::LabelSelector MakeSelector(Random& random) {
       term.values.push_back(Pick(random, choices));
       if (Chance(random, 50)) term.values.push_back(Pick(random, choices));
     }
+    if (Chance(random, 2)) MakeNonsense(random, term);
     selector.match_expressions.push_back(term);
   }
   return selector;
@@ -76,6 +89,8 @@ model::PolicyPeer MakePeer(Random& random) {
   }
   if (kind != 1) peer.pod_selector = MakeSelector(random);
   if (kind != 2) peer.namespace_selector = MakeSelector(random);
+  if (Chance(random, 2)) peer.ip_block = model::IpBlock{model::ParseCidr(Pick(random, kBlocks)).value(), {}};
+  if (Chance(random, 2)) peer = {};
   return peer;
 }
 
@@ -95,6 +110,8 @@ model::PolicyPort MakePort(Random& random) {
       port.number = static_cast<std::uint16_t>(79 + Below(random, 4));
       port.end = static_cast<std::uint16_t>(*port.number + Below(random, 12));
   }
+  if (Chance(random, 2)) port.end = static_cast<std::uint16_t>(Below(random, 90));
+  if (Chance(random, 1)) port.number = std::uint16_t{0};
   return port;
 }
 
@@ -110,40 +127,49 @@ std::vector<model::PolicyRule> MakeRules(Random& random) {
 
 }  // namespace
 
+model::Namespace MakeNamespace(Random& random) {
+  return {Pick(random, kNamespaces), MakeLabels(random), {}};
+}
+
+model::Pod MakePod(Random& random, unsigned number, bool contested) {
+  model::Pod pod;
+  pod.ns = Pick(random, kNamespaces);
+  pod.name = "p" + std::to_string(number);
+  if (Chance(random, 50)) pod.uid = "u" + std::to_string(Below(random, 3));
+  pod.labels = MakeLabels(random);
+  const unsigned host = contested && Chance(random, 20) ? Below(random, 16) : number;
+  if (Chance(random, 95)) pod.ips.push_back(V4(host));
+  if (Chance(random, 60)) pod.ips.push_back(V6(host));
+  pod.host_network = Chance(random, 8);
+  pod.finished = Chance(random, 8);
+  const unsigned ports = Below(random, 4);
+  for (unsigned p = 0; p < ports; ++p)
+    pod.ports.push_back({Chance(random, 80) ? Pick(random, kPortNames) : "", Pick(random, kPorts), Pick(random, kProtocols)});
+  return pod;
+}
+
+model::NetworkPolicy MakePolicy(Random& random, unsigned number) {
+  model::NetworkPolicy policy;
+  policy.ns = Pick(random, kNamespaces);
+  policy.name = "n" + std::to_string(number);
+  policy.pod_selector = MakeSelector(random);
+  policy.isolates_ingress = Chance(random, 70);
+  policy.isolates_egress = Chance(random, policy.isolates_ingress ? 60 : 95);
+  policy.ingress = MakeRules(random);
+  policy.egress = MakeRules(random);
+  return policy;
+}
+
 RandomCluster MakeCluster(Random& random, bool contested) {
   RandomCluster cluster;
   cluster.node_addresses = {V4(200), V6(200)};
   for (const auto& name : kNamespaces) {
-    if (Chance(random, 80)) cluster.state.namespaces.push_back({name, MakeLabels(random), {}});
+    if (Chance(random, 80)) cluster.state.namespaces.push_back(model::Namespace{name, MakeLabels(random), {}});
   }
   const unsigned pods = 3 + Below(random, 14);
-  for (unsigned i = 0; i < pods; ++i) {
-    model::Pod pod;
-    pod.ns = Pick(random, kNamespaces);
-    pod.name = "p" + std::to_string(i);
-    pod.labels = MakeLabels(random);
-    const unsigned host = contested && Chance(random, 20) ? Below(random, 16) : i;
-    if (Chance(random, 95)) pod.ips.push_back(V4(host));
-    if (Chance(random, 60)) pod.ips.push_back(V6(host));
-    pod.host_network = Chance(random, 8);
-    pod.finished = Chance(random, 8);
-    const unsigned ports = Below(random, 4);
-    for (unsigned p = 0; p < ports; ++p)
-      pod.ports.push_back({Chance(random, 80) ? Pick(random, kPortNames) : "", Pick(random, kPorts), Pick(random, kProtocols)});
-    cluster.state.pods.push_back(pod);
-  }
+  for (unsigned i = 0; i < pods; ++i) cluster.state.pods.push_back(MakePod(random, i, contested));
   const unsigned policies = Below(random, 6);
-  for (unsigned i = 0; i < policies; ++i) {
-    model::NetworkPolicy policy;
-    policy.ns = Pick(random, kNamespaces);
-    policy.name = "n" + std::to_string(i);
-    policy.pod_selector = MakeSelector(random);
-    policy.isolates_ingress = Chance(random, 70);
-    policy.isolates_egress = Chance(random, 60);
-    policy.ingress = MakeRules(random);
-    policy.egress = MakeRules(random);
-    cluster.state.policies.push_back(policy);
-  }
+  for (unsigned i = 0; i < policies; ++i) cluster.state.policies.push_back(MakePolicy(random, i));
   return cluster;
 }
 
@@ -151,7 +177,7 @@ model::Flow MakeFlow(Random& random, const RandomCluster& cluster) {
   const auto any_address = [&](bool ipv4) {
     const unsigned dice = Below(random, 100);
     if (dice < 80) {
-      const unsigned host = Below(random, static_cast<unsigned>(cluster.state.pods.size()));
+      const unsigned host = Below(random, static_cast<unsigned>(cluster.state.pods.size()) + 1);
       return ipv4 ? V4(host) : V6(host);
     }
     if (dice < 86) return ipv4 ? V4(200) : V6(200);

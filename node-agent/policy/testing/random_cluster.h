@@ -1,5 +1,5 @@
-// Random clusters in which rules often meet pods: few names, few labels, few ports, crossing address blocks. Everything follows from the
-// seed.
+// Random clusters in which rules often meet pods: few names, few labels, few ports, crossing address blocks; and here and there something
+// that cannot be understood. Everything follows from the seed.
 #pragma once
 
 #include <random>
@@ -16,6 +16,12 @@ struct RandomCluster {
 };
 
 using Random = std::mt19937_64;
+
+// Pods and policies are told apart by their numbers; a pod's addresses follow from its number.
+// `contested`: now and then it has another's address.
+model::Pod MakePod(Random& random, unsigned number, bool contested);
+model::NetworkPolicy MakePolicy(Random& random, unsigned number);
+model::Namespace MakeNamespace(Random& random);
 
 // `contested`: now and then two pods claim one address.
 RandomCluster MakeCluster(Random& random, bool contested);

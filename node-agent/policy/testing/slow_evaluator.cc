@@ -22,6 +22,26 @@ bool HasLabelIn(const Labels& labels, const std::string& key, const std::vector<
   return false;
 }
 
+// Something that no Kubernetes of today lets through, and that nobody can tell the meaning of.
+bool IsNonsense(const model::SelectorTerm& term) {
+  using Operator = model::SelectorTerm::Operator;
+  if (term.op == Operator::kIn || term.op == Operator::kNotIn) return term.values.empty();
+  if (term.op == Operator::kExists || term.op == Operator::kDoesNotExist) return !term.values.empty();
+  return true;
+}
+
+bool IsNonsense(const model::LabelSelector& selector) {
+  for (const auto& term : selector.match_expressions) {
+    if (IsNonsense(term)) return true;
+  }
+  return false;
+}
+
+bool IsNonsense(const model::PolicyPort& port) {
+  if (port.number && (*port.number == 0 || !port.name.empty())) return true;
+  return port.end && (!port.number || *port.end < *port.number);
+}
+
 // "matchLabels is a map of {key,value} pairs, equivalent to an element of matchExpressions whose operator is In. The requirements are
 // ANDed."
 bool Selects(const model::LabelSelector& selector, const Labels& labels) {
@@ -39,7 +59,7 @@ bool Selects(const model::LabelSelector& selector, const Labels& labels) {
 
 Labels NamespaceLabels(const ClusterState& state, const std::string& name) {
   Labels labels;
-  for (const auto& ns : state.namespaces) {
+  for (const model::Namespace& ns : state.namespaces) {
     if (ns.name == name) labels = ns.labels;
   }
   labels["kubernetes.io/metadata.name"] = name;
@@ -74,6 +94,7 @@ bool Owns(const Pod& pod, const IpAddress& address) {
 bool PeerSelects(const ClusterState& state, const std::string& policy_ns, const model::PolicyPeer& peer, const IpAddress& address,
                  const Pod* pod) {
   if (peer.ip_block) {
+    if (peer.pod_selector || peer.namespace_selector) return false;
     if (!InCidr(peer.ip_block->cidr, address)) return false;
     for (const auto& hole : peer.ip_block->except) {
       if (InCidr(hole, address)) return false;
@@ -82,6 +103,8 @@ bool PeerSelects(const ClusterState& state, const std::string& policy_ns, const 
   }
   if (pod == nullptr) return false;
   if (!peer.pod_selector && !peer.namespace_selector) return false;
+  if (peer.pod_selector && IsNonsense(*peer.pod_selector)) return false;
+  if (peer.namespace_selector && IsNonsense(*peer.namespace_selector)) return false;
   // "If NamespaceSelector is also set, then the NetworkPolicyPeer as a whole selects the pods matching PodSelector in the namespaces
   // selected by NamespaceSelector. Otherwise it selects the pods matching PodSelector in the policy's own namespace."
   if (peer.namespace_selector) {
@@ -96,7 +119,7 @@ bool PeerSelects(const ClusterState& state, const std::string& policy_ns, const 
 bool PortSelects(const model::PolicyRule& rule, const Flow& flow, const Pod* destination) {
   if (rule.ports.empty()) return true;
   for (const auto& port : rule.ports) {
-    if (port.protocol != flow.protocol) continue;
+    if (port.protocol != flow.protocol || IsNonsense(port)) continue;
     if (port.name.empty() && !port.number) return true;
     if (port.number) {
       const unsigned end = port.end ? *port.end : *port.number;
@@ -104,10 +127,13 @@ bool PortSelects(const model::PolicyRule& rule, const Flow& flow, const Pod* des
       continue;
     }
     if (destination == nullptr) continue;
+    bool named = false, otherwise = false;
     for (const auto& container_port : destination->ports) {
-      if (container_port.name == port.name && container_port.protocol == port.protocol && container_port.number == flow.destination_port)
-        return true;
+      if (container_port.name != port.name || container_port.protocol != port.protocol) continue;
+      named = named || container_port.number == flow.destination_port;
+      otherwise = otherwise || container_port.number != flow.destination_port;
     }
+    if (named && !otherwise) return true;  // a name that means several numbers means none
   }
   return false;
 }
@@ -125,7 +151,7 @@ bool RuleSelects(const ClusterState& state, const std::string& policy_ns, const 
 // Every pod behind the address; one null for an address that is no pod's.
 std::vector<const Pod*> PodsBehind(const ClusterState& state, const IpAddress& address) {
   std::vector<const Pod*> pods;
-  for (const auto& pod : state.pods) {
+  for (const Pod& pod : state.pods) {
     if (Owns(pod, address)) pods.push_back(&pod);
   }
   if (pods.empty()) pods.push_back(nullptr);
@@ -134,8 +160,11 @@ std::vector<const Pod*> PodsBehind(const ClusterState& state, const IpAddress& a
 
 bool IngressOk(const ClusterState& state, const Pod& self, const Pod* source, const Flow& flow) {
   bool isolated = false;
-  for (const auto& policy : state.policies) {
-    if (policy.ns != self.ns || !policy.isolates_ingress || !Selects(policy.pod_selector, self.labels)) continue;
+  for (const model::NetworkPolicy& policy : state.policies) {
+    if (policy.ns != self.ns) continue;
+    if (!IsNonsense(policy.pod_selector) && !Selects(policy.pod_selector, self.labels)) continue;
+    if (!policy.isolates_ingress && !policy.isolates_egress) isolated = true;  // of no type that is known: closes
+    if (!policy.isolates_ingress) continue;
     isolated = true;
     for (const auto& rule : policy.ingress) {
       if (RuleSelects(state, policy.ns, rule, flow.source, source, flow, &self)) return true;
@@ -146,8 +175,11 @@ bool IngressOk(const ClusterState& state, const Pod& self, const Pod* source, co
 
 bool EgressOk(const ClusterState& state, const Pod& self, const Pod* destination, const Flow& flow) {
   bool isolated = false;
-  for (const auto& policy : state.policies) {
-    if (policy.ns != self.ns || !policy.isolates_egress || !Selects(policy.pod_selector, self.labels)) continue;
+  for (const model::NetworkPolicy& policy : state.policies) {
+    if (policy.ns != self.ns) continue;
+    if (!IsNonsense(policy.pod_selector) && !Selects(policy.pod_selector, self.labels)) continue;
+    if (!policy.isolates_ingress && !policy.isolates_egress) isolated = true;  // of no type that is known: closes
+    if (!policy.isolates_egress) continue;
     isolated = true;
     for (const auto& rule : policy.egress) {
       if (RuleSelects(state, policy.ns, rule, flow.destination, destination, flow, destination)) return true;
