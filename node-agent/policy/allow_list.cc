@@ -21,7 +21,7 @@ void SortUnique(std::vector<AllowEntry>& entries) {
   entries.erase(std::unique(entries.begin(), entries.end()), entries.end());
 }
 
-// Names are the destination's: for ingress the pod's own, for egress those of each pod behind the addresses (EntriesFor).
+// Names are the destination's: for ingress the pod's own, for egress those of each pod behind the addresses (AddressEntries).
 std::vector<PortRange> OwnPorts(const PortTable& table, const model::Pod& self, Direction direction) {
   std::vector<PortRange> ports = table.Numbers();
   if (direction == Direction::kIngress) table.AppendNamed(self, ports);
@@ -37,17 +37,19 @@ bool NamesPortsOfRanges(const PeerTable& peers) {
          std::any_of(peers.Blocks().begin(), peers.Blocks().end(), [](const auto& block) { return block.ports.HasNames(); });
 }
 
-// The groups that every one of the pods is in, and that the table has rules about.
-template <typename F>
-void ForEachCommonGroup(const Tables& tables, const PeerTable& peers, std::span<const PodId> pods, F&& visit) {
-  for (const GroupId group : tables.GroupsOf(pods.front())) {
-    const PortTable* ports = peers.PortsOf(group);
-    if (ports == nullptr) continue;
-    const bool common = std::all_of(pods.begin() + 1, pods.end(), [&](PodId pod) {
-      return std::binary_search(tables.GroupsOf(pod).begin(), tables.GroupsOf(pod).end(), group);
-    });
-    if (common) visit(*ports);
+// Sorted, and none within another of its protocol.
+void Simplify(std::vector<PortRange>& ports) {
+  std::sort(ports.begin(), ports.end());
+  if (!ports.empty() && !ports.front().protocol) ports.resize(1);  // everything: sorts first
+  std::vector<PortRange> merged;
+  for (const PortRange& port : ports) {
+    if (!merged.empty() && merged.back().protocol == port.protocol && port.first <= merged.back().last + 1U) {
+      merged.back().last = std::max(merged.back().last, port.last);
+    } else {
+      merged.push_back(port);
+    }
   }
+  ports = std::move(merged);
 }
 
 }  // namespace
@@ -69,28 +71,56 @@ std::vector<AllowEntry> FixedEntries(const Tables& tables, PodId pod, Direction 
   return entries;
 }
 
-std::vector<AllowEntry> EntriesFor(const Tables& tables, PodId pod, Direction direction, const model::IpAddress& address) {
-  std::vector<AllowEntry> entries;
-  const auto behind = tables.PodsAt(address);
-  if (behind.empty()) return entries;
-  const bool names_of_remote = direction == Direction::kEgress && behind.size() == 1;
-  std::vector<PortRange> ports;
+AddressEntries::AddressEntries(const Tables& tables, PodId pod, Direction direction)
+    : tables_(tables), self_(tables.PodAt(pod)), direction_(direction) {
   for (const PolicyId id : tables.Isolating(pod, direction)) {
     const PeerTable& peers = tables.Policies().At(id).Peers(direction);
-    ForEachCommonGroup(tables, peers, behind, [&](const PortTable& table) {
-      const auto own = OwnPorts(table, tables.PodAt(pod), direction);
-      ports.insert(ports.end(), own.begin(), own.end());
-      if (names_of_remote) table.AppendNamed(tables.PodAt(behind.front()), ports);
-    });
-    if (!names_of_remote) continue;
-    peers.Anyone().AppendNamed(tables.PodAt(behind.front()), ports);
+    peers_.push_back(&peers);
+    if (direction == Direction::kIngress) continue;
+    if (peers.Anyone().HasNames()) named_ranges_.push_back({nullptr, &peers.Anyone()});
     for (const PeerTable::Block& block : peers.Blocks()) {
-      if (block.ports.HasNames() && Holds(block.ranges, address)) block.ports.AppendNamed(tables.PodAt(behind.front()), ports);
+      if (block.ports.HasNames()) named_ranges_.push_back({&block.ranges, &block.ports});
     }
   }
-  Emit({address, address}, ports, entries);
-  SortUnique(entries);
-  return entries;
+}
+
+// What groups that every one of the pods is in are let do.
+AddressEntries::Ports AddressEntries::PortsOf(std::span<const PodId> behind) const {
+  Ports ports;
+  for (const PeerTable* peers : peers_) {
+    for (const GroupId group : tables_.GroupsOf(behind.front())) {
+      const PortTable* table = peers->PortsOf(group);
+      if (table == nullptr) continue;
+      const bool common = std::all_of(behind.begin() + 1, behind.end(), [&](PodId pod) {
+        return std::binary_search(tables_.GroupsOf(pod).begin(), tables_.GroupsOf(pod).end(), group);
+      });
+      if (!common) continue;
+      const auto own = OwnPorts(*table, self_, direction_);
+      ports.numbers.insert(ports.numbers.end(), own.begin(), own.end());
+      if (direction_ == Direction::kEgress && table->HasNames()) ports.names.push_back(table);
+    }
+  }
+  Simplify(ports.numbers);
+  return ports;
+}
+
+void AddressEntries::Append(const model::IpAddress& address, std::vector<AllowEntry>& out) {
+  const auto behind = tables_.PodsAt(address);
+  if (behind.empty()) return;
+  if (behind.size() > 1) return Emit({address, address}, PortsOf(behind).numbers, out);  // whose names, nobody can tell
+  const IdentityId identity = tables_.Pods().IdentityOf(behind.front());
+  auto known = by_identity_.find(identity);
+  if (known == by_identity_.end()) known = by_identity_.emplace(identity, PortsOf(behind)).first;
+  const Ports& ports = known->second;
+  if (ports.names.empty() && named_ranges_.empty()) return Emit({address, address}, ports.numbers, out);
+  const model::Pod& remote = tables_.PodAt(behind.front());
+  std::vector<PortRange> all = ports.numbers;
+  for (const PortTable* table : ports.names) table->AppendNamed(remote, all);
+  for (const NamedRange& range : named_ranges_) {
+    if (range.ranges == nullptr || Holds(*range.ranges, address)) range.ports->AppendNamed(remote, all);
+  }
+  Simplify(all);
+  Emit({address, address}, all, out);
 }
 
 std::vector<model::IpAddress> AddressesFor(const Tables& tables, PodId pod, Direction direction) {
@@ -130,12 +160,12 @@ model::AllowList FlattenFor(const Tables& tables, PodId pod) {
   for (const Direction direction : kDirections) {
     model::DirectionAllowList& side = direction == Direction::kIngress ? list.ingress : list.egress;
     side.isolated = !tables.Isolating(pod, direction).empty();
-    side.entries = FixedEntries(tables, pod, direction);
-    for (const model::IpAddress& address : AddressesFor(tables, pod, direction)) {
-      const auto entries = EntriesFor(tables, pod, direction, address);
-      side.entries.insert(side.entries.end(), entries.begin(), entries.end());
-    }
-    SortUnique(side.entries);
+    const std::vector<AllowEntry> fixed = FixedEntries(tables, pod, direction);
+    std::vector<AllowEntry> of_pods;
+    AddressEntries entries(tables, pod, direction);
+    for (const model::IpAddress& address : AddressesFor(tables, pod, direction)) entries.Append(address, of_pods);
+    side.entries.reserve(fixed.size() + of_pods.size());
+    std::set_union(fixed.begin(), fixed.end(), of_pods.begin(), of_pods.end(), std::back_inserter(side.entries));
   }
   return list;
 }

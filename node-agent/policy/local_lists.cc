@@ -55,9 +55,11 @@ bool LocalLists::Patch(const Tables& tables, PodId pod, const std::set<model::Ip
     if (tables.Isolating(pod, direction).empty()) continue;
     const auto& old = SideOf(**entry.list, direction).entries;
     const auto& fixed = entry.fixed[Index(direction)];
+    AddressEntries entries(tables, pod, direction);
     for (const model::IpAddress& address : addresses) {
       const auto [fixed_from, fixed_to] = At(fixed, address);
-      std::vector<AllowEntry> now = EntriesFor(tables, pod, direction, address);
+      std::vector<AllowEntry> now;
+      entries.Append(address, now);
       if (fixed_from != fixed_to) now = Union(now, {fixed_from, fixed_to});
       const auto [from, to] = At(old, address);
       if (!std::equal(from, to, now.begin(), now.end())) splices[Index(direction)].push_back({from, to, std::move(now)});

@@ -93,6 +93,17 @@ class CommandLine(unittest.TestCase):
                 self.assertIn(named, done.stderr)
 
 
+TWO_PORTS_OF_ONE_NAME = """\
+apiVersion: v1
+kind: Pod
+metadata: {name: unclear, namespace: default}
+spec:
+  containers:
+  - {name: one, ports: [{name: http, containerPort: 8080}]}
+  - {name: two, ports: [{name: http, containerPort: 8081}]}
+"""
+
+
 class AgentCase(unittest.TestCase):
     def setUp(self):
         self.work = tempfile.mkdtemp(prefix="vsk-agent-")
@@ -330,6 +341,18 @@ class Http(AgentCase):
         os.rename(self.path("away"), self.path("cluster"))
         wait_until(lambda: not self.status().get("problems"), "the directory to be read again")
         self.assertGreaterEqual(self.status()["revision"], revision)
+
+    def test_what_the_compiler_finds_unclear_is_in_the_status_and_the_log(self):
+        with open(self.path("cluster", "pod.yaml"), "w", encoding="utf-8") as stream:
+            stream.write(TWO_PORTS_OF_ONE_NAME)
+        agent = self.start()
+        self.assertIn("several of its ports have one name (http)", json.dumps(self.status()["problems"]))
+        self.assertIn("Pod default/unclear", json.dumps(self.status()["problems"]))
+        self.assertIn("several of its ports have one name (http)", agent.output())
+        self.assertRegex(get("/metrics")[1], r"(?m)^vsocket_source_problems 1$")
+        with open(self.path("cluster", "pod.yaml"), "w", encoding="utf-8") as stream:
+            stream.write(TWO_PORTS_OF_ONE_NAME.replace("name: http, containerPort: 8081", "name: other, containerPort: 8081"))
+        wait_until(lambda: not self.status().get("problems"), "the pod to be clear")
 
     def test_no_listener_when_none_is_wanted(self):
         self.start(http_listen="")

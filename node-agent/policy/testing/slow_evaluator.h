@@ -10,12 +10,23 @@
 
 namespace vsocket::policy::testing {
 
+// Where others read the specification otherwise: each of these makes the oracle read it their way (docs/networkpolicy.md). All false: ours.
+struct Reading {
+  bool self_is_judged = false;           // what a pod sends to itself is judged like anything else
+  bool node_is_judged = false;           // what comes from the pod's own node is judged like anything else
+  bool not_in_needs_label = false;       // NotIn does not match what has no such label
+  bool no_label_is_empty_label = false;  // matchLabels with an empty value match what has no such label
+  bool name_means_all_numbers = false;   // a port name that means several numbers means each of them
+  bool finished_pods_count = false;      // a finished pod still has its address, unless one that is not has it
+};
+
 struct SlowVerdict {
   bool egress = false;
   bool ingress = false;
 };
 
-SlowVerdict SlowEvaluate(const model::ClusterState& state, const std::vector<model::IpAddress>& node_addresses, const model::Flow& flow);
+SlowVerdict SlowEvaluate(const model::ClusterState& state, const std::vector<model::IpAddress>& node_addresses, const model::Flow& flow,
+                         const Reading& reading = {});
 
 // One pod's own side only; `pod` must be in the pod network. For comparing allow lists.
 bool SlowIngressAllowed(const model::ClusterState& state, const model::Pod& pod, const model::Flow& flow);
