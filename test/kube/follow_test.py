@@ -20,7 +20,7 @@ class CommandLine(unittest.TestCase):
     def refused(self, *flags):
         environment = {key: value for key, value in os.environ.items() if not key.startswith("KUBERNETES_")}
         with tempfile.TemporaryDirectory(prefix="vsk-kube-") as work:
-            folders = [f"--run-dir={work}/run", f"--state-dir={work}/state", f"--spool-dir={work}/spool", "--http-listen="]
+            folders = [f"--run-dir={work}/run", f"--state-dir={work}/state", f"--spool-dir={work}/spool", "--http-listen", ""]
             argv = [os.path.join(PATHS["bin"], "vsocket-agent"), "--source=kube", *folders, *flags]
             done = run(argv, env=environment, check=False, timeout=20)
         self.assertEqual(done.returncode, 1, done.stdout + done.stderr)
