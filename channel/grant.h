@@ -29,7 +29,7 @@ namespace vsocket::channel {
 
 enum GrantWatch : std::uint32_t { kUnwatched = 0, kWatched = 1, kNoMore = 2 };
 
-inline constexpr std::uint32_t kMinPaceUs = 250;
+inline constexpr std::uint32_t kMinPaceUs = 1000;
 inline constexpr std::uint32_t kMaxPaceUs = 64000;
 
 // Its own inverse.

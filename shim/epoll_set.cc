@@ -8,6 +8,7 @@
 #include <cstring>
 
 #include "shim/agent_link.h"
+#include "shim/grant.h"
 #include "shim/own_fds.h"
 #include "shim/stream.h"
 #include "shim/sys.h"
@@ -177,7 +178,8 @@ int EpollSet::ControlOnRing(int op, int fd, const struct epoll_event* event) {
     watch.sticky |= watch.ref.sock->dead.load(std::memory_order_relaxed) != 0 ? static_cast<std::uint32_t>(EPOLLHUP) : 0u;
   Heat(id);
   // A thread that sleeps on this set has not armed for what is asked now.
-  if (sleepers_ != 0 && (IsReady(watch) || !Arm(watch, WakeTargetOf(watch.ref.sock, waiter_)))) Kick();
+  const auto is_to_look = [&] { return WantsRoom(watch, watch.ref.sock) && AwaitsGrant(watch.ref.sock); };  // by time, that is
+  if (sleepers_ != 0 && (IsReady(watch) || !Arm(watch, WakeTargetOf(watch.ref.sock, waiter_)) || is_to_look())) Kick();
   return 0;
 }
 

@@ -13,6 +13,7 @@ namespace {
 constexpr std::uint64_t kAskAgainTicks = 40000000;  // about 20 ms
 constexpr std::uint64_t kFirstLookNs = 250 * 1000;  // an agent that was asked grants at once
 constexpr std::uint8_t kMostDoublings = 5;
+constexpr std::uint8_t kMostLooks = 40;  // without an agent
 
 VSOCKET_TLS std::uint64_t sleep_at_most = kNoGrantAwaited;
 
@@ -23,7 +24,14 @@ Grant AwaitGrant(Sock* sock, int fd, const Channel& ch) {
   if (MayPublish(sock, ch) != 0) return Grant::kHere;
   if (!HaveAgent()) PollAgent();
   const std::uint32_t watched = ch.slot->watched[sock->side & 1].load(std::memory_order_relaxed);  // G4
-  if ((watched == channel::kNoMore || !HaveAgent() || !LeaseHolds(ch)) && LeaveIfAllIsHere(sock, fd, ch)) return Grant::kLeft;
+  if (watched == channel::kNoMore || !HaveAgent() || !LeaseHolds(ch)) {
+    if (LeaveIfAllIsHere(sock, fd, ch)) return Grant::kLeft;
+    // The peer's payload may be on its way for as long as this program does not read, which may be waiting for this very send.
+    if (++sock->unheard <= kMostLooks) return Grant::kWait;
+    sock->unheard = 0;
+    (void)StartLeaving(sock, fd, ch);
+    return Grant::kLeft;
+  }
   if (watched != channel::kUnwatched) {
     sock->unheard = kMostDoublings;
     return Grant::kWait;

@@ -19,7 +19,7 @@ class ChannelRing final : public PacedRing {
   ChannelRing(model::RegionMemory* memory, std::uint32_t slot, std::uint32_t side, Taken taken)
       : memory_(memory), slot_(slot), side_(side), taken_(std::move(taken)) {}
 
-  std::optional<std::uint64_t> Published() override { return memory_->Published(slot_, side_); }
+  std::optional<model::SentPosition> Sent() override { return memory_->Sent(slot_, side_); }
   void Grant(std::uint64_t position, std::uint32_t pace_us) override { memory_->SetGrant(slot_, side_, position, pace_us); }
   void Watch(bool watched) override { memory_->SetWatched(slot_, side_, watched ? channel::kWatched : channel::kUnwatched); }
   std::optional<std::uint64_t> TakenByTcp() override { return taken_(); }

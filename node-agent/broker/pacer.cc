@@ -14,6 +14,8 @@ constexpr std::uint64_t kQuantumNs = 10'000'000;  // of a low limit: what may wa
 constexpr std::uint64_t kSoonNs = 200'000;        // rounds for those who ask are not closer than this
 constexpr int kYoung = 16;                        // rounds: who has just come back is not kept waiting for a whole quantum
 constexpr int kMostPasses = 16;                   // of a division; what is left over is divided in the next round
+// What a send that was under way when a live direction was first looked at may have put into TCP without having told of it.
+constexpr std::uint64_t kUntold = 4 << 20;
 constexpr std::int64_t kMostBytes = std::int64_t{1} << 50;
 
 // Bytes of the rate in that time, however few.
@@ -71,8 +73,12 @@ void Pacer::Add(FlowId id, const std::string& sender, const std::string& receive
   Attach(flow);
   if (live) {
     flow.grace_until_ns = now_ns + kGraceNs;
-    flow.seen = flow.granted = flow.ceiling = flow.ring->Published().value_or(0);
-    if (flow.seen != 0) flow.explained = flow.ring->TakenByTcp().value_or(0);
+    const auto sent = flow.ring->Sent();
+    if (sent) {
+      flow.seen = flow.granted = flow.ceiling = sent->any_way;
+      const std::uint64_t taken = flow.ring->TakenByTcp().value_or(0);
+      flow.explained = taken - std::min(taken, kUntold);
+    }
   }
   flow.ring->Watch(false);
   flow.ring->Grant(flow.granted, PaceOf(flow));
@@ -162,11 +168,15 @@ std::uint32_t Pacer::PaceOf(const Flow& flow) {
 
 bool Pacer::Look(Flow& flow, std::uint64_t now_ns) {
   ++flow.quiet;
-  const auto published = flow.ring->Published();
-  if (!published || *published <= flow.seen) return true;
-  if (*published > flow.ceiling) {
+  const auto sent = flow.ring->Sent();
+  if (!sent) return true;
+  // Whoever goes back has told of more than he had sent, to be granted it.
+  if (sent->any_way < flow.seen) return false;
+  const std::uint64_t published = sent->by_ring;
+  if (published <= flow.seen) return true;
+  if (published > flow.ceiling) {
     const auto taken = flow.ring->TakenByTcp();
-    const std::uint64_t excess = *published - flow.ceiling;
+    const std::uint64_t excess = published - flow.ceiling;
     const std::uint64_t by_tcp = taken.value_or(0) - std::min(taken.value_or(0), flow.explained);
     if (excess > by_tcp) {
       // Without a socket it is at its end, and the channel goes with it.
@@ -174,12 +184,12 @@ bool Pacer::Look(Flow& flow, std::uint64_t now_ns) {
       Take(flow, static_cast<std::int64_t>(std::min<std::uint64_t>(excess - by_tcp, channel::kRingMax)));
     }
     flow.explained += std::min(excess, by_tcp);
-    flow.granted = flow.ceiling = *published;
-  } else if (*published > flow.granted) {
-    Take(flow, static_cast<std::int64_t>(*published - flow.granted));  // what had been taken back
-    flow.granted = *published;
+    flow.granted = flow.ceiling = published;
+  } else if (published > flow.granted) {
+    Take(flow, static_cast<std::int64_t>(published - flow.granted));  // what had been taken back
+    flow.granted = published;
   }
-  flow.seen = *published;
+  flow.seen = published;
   flow.quiet = 0;
   return true;
 }
@@ -253,8 +263,8 @@ void Pacer::Rest(Flow& flow) {
     flow.ring->Grant(flow.granted, PaceOf(flow));
   }
   flow.ring->Watch(false);
-  const auto published = flow.ring->Published();
-  if (published && *published > flow.seen) {  // W3
+  const auto sent = flow.ring->Sent();
+  if (sent && sent->by_ring > flow.seen) {  // W3
     flow.ring->Watch(true);
     flow.quiet = 0;
     return;
@@ -297,7 +307,7 @@ std::vector<FlowId> Pacer::Round(std::uint64_t now_ns) {
     if (flow->accrued > 0 && enough) GrantAccrued(*flow);
   }
   for (Flow* flow : active_) {
-    const bool has_credit = flow->granted > flow->seen || !flow->ring->Published();
+    const bool has_credit = flow->granted > flow->seen || !flow->ring->Sent();
     if (flow->quiet >= kQuietRounds && has_credit) Rest(*flow);
   }
   std::erase_if(active_, [](const Flow* flow) { return !flow->active; });

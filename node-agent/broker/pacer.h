@@ -22,6 +22,7 @@
 #include <vector>
 
 #include "node-agent/broker/token_bucket.h"
+#include "node-agent/model/region_memory.h"
 
 namespace vsocket::broker {
 
@@ -36,8 +37,8 @@ struct FlowId {
 class PacedRing {
  public:
   virtual ~PacedRing() = default;
-  // Up to where the sender says that it has published; nullopt: it has never been on the ring. Any number, at any time.
-  virtual std::optional<std::uint64_t> Published() = 0;
+  // How far the sender says that it has sent; nullopt: it has never been on the ring. Any numbers, at any time.
+  virtual std::optional<model::SentPosition> Sent() = 0;
   virtual void Grant(std::uint64_t position, std::uint32_t pace_us) = 0;
   virtual void Watch(bool watched) = 0;  // and fences (grant.h, W2)
   // Payload and frames that the sender's kernel has ever taken for its connection; nullopt: the socket is gone. Asked seldom.

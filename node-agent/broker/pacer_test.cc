@@ -16,7 +16,7 @@ constexpr std::uint64_t kMbit = 1'000'000;
 
 // The words of a direction, and what the kernel says of its socket.
 struct Words {
-  std::uint64_t granted = 0, published = 0, by_tcp = 0;
+  std::uint64_t granted = 0, published = 0, by_tcp = 0, by_tcp_told = 0;
   std::uint32_t pace_us = 0;
   bool watched = false;
   bool up = true;
@@ -27,7 +27,10 @@ struct Words {
 class FakeRing final : public PacedRing {
  public:
   explicit FakeRing(Words* words) : words_(words) {}
-  std::optional<std::uint64_t> Published() override { return words_->up ? std::optional(words_->published) : std::nullopt; }
+  std::optional<model::SentPosition> Sent() override {
+    if (!words_->up) return std::nullopt;
+    return model::SentPosition{words_->published, std::max(words_->published, words_->by_tcp_told)};
+  }
   void Grant(std::uint64_t position, std::uint32_t pace_us) override {
     words_->granted = position;
     words_->pace_us = pace_us;
@@ -342,8 +345,31 @@ TEST_F(PacerTest, ALimitThatComesOverALiveDirectionForgivesWhatIsOnItsWay) {
   const std::uint64_t before = W(1).published;
   Run(kSecond, {1});
   EXPECT_NEAR(Bits(W(1).published - before, kSecond), 10e6, 0.5e6);
-  W(1).published = W(1).granted + 200'000;
+  W(1).published = W(1).granted + (5 << 20);
   EXPECT_EQ(pacer_.Round(now_).size(), 1U) << "but only then";
+}
+
+TEST_F(PacerTest, OneThatIsOnTcpWhenItIsFirstSeenComesBackInPeace) {
+  pacer_.SetLimit("a", Pacer::Way::kEgress, 10 * kMbit, now_);
+  words_.push_back(std::make_unique<Words>());
+  W(0).published = 1'000'000;  // where it left the ring
+  W(0).by_tcp_told = W(0).by_tcp = 90'000'000;
+  pacer_.Add(Id(0), "a", "b", std::make_unique<FakeRing>(words_.back().get()), true, now_);
+  now_ += 10 * kSecond;
+  EXPECT_TRUE(pacer_.LookAtAll(now_).empty());
+  W(0).by_tcp_told = W(0).by_tcp = 95'000'000;
+  W(0).published = 95'000'000;
+  Run(kSecond, {0});
+  EXPECT_NEAR(Bits(W(0).published - 95'000'000, kSecond), 10e6, 0.5e6);
+}
+
+TEST_F(PacerTest, WhoToldOfMoreThanItHadSentIsReported) {
+  pacer_.SetLimit("a", Pacer::Way::kEgress, 10 * kMbit, now_);
+  words_.push_back(std::make_unique<Words>());
+  W(0).published = 1ULL << 40;  // at the moment when an agent looks at it for the first time
+  pacer_.Add(Id(0), "a", "b", std::make_unique<FakeRing>(words_.back().get()), true, now_);
+  W(0).published = 1000;
+  EXPECT_EQ(pacer_.LookAtAll(now_).size(), 1U);
 }
 
 TEST_F(PacerTest, ConnectionsThatComeAndGoTakeNoMoreThanOthers) {

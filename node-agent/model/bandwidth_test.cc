@@ -41,6 +41,10 @@ TEST(Quantity, EndsAtTheLargestNumber) {
   EXPECT_EQ(ParseQuantity("10E"), kMost);
   EXPECT_EQ(ParseQuantity("99999999999999999999999999"), kMost);
   EXPECT_EQ(ParseQuantity("-10E"), -kMost);
+  EXPECT_EQ(ParseQuantity("9223372036854775806"), kMost - 1);
+  EXPECT_EQ(ParseQuantity("9223372036854775807"), kMost);
+  EXPECT_EQ(ParseQuantity("9223372036854775808"), kMost);
+  EXPECT_EQ(ParseQuantity("9223372036854775806.5"), kMost);
   EXPECT_EQ(ParseQuantity("7Ei"), 7 * (1LL << 60));
 }
 

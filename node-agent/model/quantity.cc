@@ -7,7 +7,7 @@
 namespace vsocket::model {
 namespace {
 
-constexpr int kMostDigits = 18;      // significant ones that are kept: 10^18 < 2^60
+constexpr int kMostDigits = 19;      // significant ones that are kept: 10^19 < 2^64
 constexpr int kMostExponent = 9999;  // beyond it nothing changes any more
 constexpr std::uint64_t kMost = static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max());
 
@@ -106,7 +106,7 @@ std::uint64_t RoundedUp(Digits digits, Scale scale) {
     ++exponent;
   }
   if (value == 0) return digits.inexact ? 1 : 0;
-  // What is left below the point is at most 18 digits of a number below 10^18, doubled step by step and divided when it has become big.
+  // Doubled step by step, and divided by ten when it has become too big for that.
   bool inexact = digits.inexact;
   while (binary > 0) {
     if (value > kMost / 2) {
@@ -127,7 +127,7 @@ std::uint64_t RoundedUp(Digits digits, Scale scale) {
     if (value > kMost / 10) return kMost;
     value *= 10;
   }
-  return inexact && value < kMost ? value + 1 : value;
+  return std::min(inexact ? value + 1 : value, kMost);
 }
 
 }  // namespace

@@ -29,6 +29,12 @@ struct RingTraffic {
   std::array<std::uint64_t, 2> sent{};  // by side
 };
 
+// Stream positions of one direction; untrusted: any numbers, at any time.
+struct SentPosition {
+  std::uint64_t by_ring = 0;  // published in the ring, or where it was when its sender left it
+  std::uint64_t any_way = 0;  // whichever way it went last; of an honest sender it never decreases
+};
+
 // Slots, epochs and sides are those of channel/layout.h; slot < kSlots and side < 2 are the caller's duty.
 class RegionMemory {
  public:
@@ -51,8 +57,8 @@ class RegionMemory {
 
   [[nodiscard]] virtual std::uint32_t Epoch(std::uint32_t slot) const = 0;  // untrusted: compare, do not use
   [[nodiscard]] virtual RingTraffic Traffic(std::uint32_t slot) const = 0;
-  // Up to where `side` has published in the ring it sends by, as its shim says: any number, at any time. nullopt: it never was on the ring.
-  [[nodiscard]] virtual std::optional<std::uint64_t> Published(std::uint32_t slot, std::uint32_t side) const = 0;
+  // How far `side` has sent, as its shim says. nullopt: it never was on the ring.
+  [[nodiscard]] virtual std::optional<SentPosition> Sent(std::uint32_t slot, std::uint32_t side) const = 0;
   // The words of a bandwidth limit on what `side` sends (channel/grant.h). SetWatched fences after its store.
   virtual void SetGrant(std::uint32_t slot, std::uint32_t side, std::uint64_t position, std::uint32_t pace_us) = 0;
   virtual void SetWatched(std::uint32_t slot, std::uint32_t side, channel::GrantWatch watched) = 0;

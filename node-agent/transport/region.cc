@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 #include <sys/vfs.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <new>
@@ -188,11 +189,14 @@ RingTraffic Region::Traffic(std::uint32_t slot) const {
   return traffic;
 }
 
-std::optional<std::uint64_t> Region::Published(std::uint32_t slot, std::uint32_t side) const {
+std::optional<model::SentPosition> Region::Sent(std::uint32_t slot, std::uint32_t side) const {
   if (map_ == nullptr) return std::nullopt;
   const SideWords& words = Slot(slot).side[side];
   if (LoadUntrusted(words.proposal_generation, std::memory_order_acquire).Is(0)) return std::nullopt;
-  return LoadUntrusted(words.tail, std::memory_order_acquire).ForDisplay();
+  model::SentPosition sent;
+  sent.by_ring = LoadUntrusted(words.tail, std::memory_order_acquire).ForDisplay();
+  sent.any_way = std::max(sent.by_ring, LoadUntrusted(words.tcp_sent, std::memory_order_acquire).ForDisplay());
+  return sent;
 }
 
 // Relaxed: the words order nothing else. What must not be reordered has the fence (grant.h, W2).

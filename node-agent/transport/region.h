@@ -50,7 +50,7 @@ class Region final : public model::RegionMemory {
 
   [[nodiscard]] std::uint32_t Epoch(std::uint32_t slot) const override;
   [[nodiscard]] RingTraffic Traffic(std::uint32_t slot) const override;
-  [[nodiscard]] std::optional<std::uint64_t> Published(std::uint32_t slot, std::uint32_t side) const override;
+  [[nodiscard]] std::optional<model::SentPosition> Sent(std::uint32_t slot, std::uint32_t side) const override;
   void SetGrant(std::uint32_t slot, std::uint32_t side, std::uint64_t position, std::uint32_t pace_us) override;
   void SetWatched(std::uint32_t slot, std::uint32_t side, channel::GrantWatch watched) override;
   void RemoveGrant(std::uint32_t slot, std::uint32_t side) override;

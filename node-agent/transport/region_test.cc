@@ -54,6 +54,37 @@ TEST(Region, IsSealedSparseAndFilled) {
   EXPECT_EQ(shim.Header().lease_until_ns.load(), 77U);
 }
 
+TEST(Region, GrantsAreTheSendersOwnAndGoWithTheSlot) {
+  const auto owned = MustCreate();
+  Region& region = *owned;
+  WholeMap shim(region.Fd());
+  region.PrepareSlot(3, 9);
+  channel::SlotHeader& slot = shim.Slot(3);
+  EXPECT_FALSE(channel::HasLimit(slot.grant[0]) || channel::HasLimit(slot.grant[1]));
+  EXPECT_FALSE(region.Sent(3, 1)) << "not on the ring yet";
+  slot.side[1].tail = 500;
+  slot.side[1].tcp_sent = 700;
+  slot.side[1].proposal_generation = 1;
+  ASSERT_TRUE(region.Sent(3, 1));
+  EXPECT_EQ(region.Sent(3, 1)->by_ring, 500U);
+  EXPECT_EQ(region.Sent(3, 1)->any_way, 700U);
+  region.SetGrant(3, 1, 800, 5000);
+  region.SetWatched(3, 1, channel::kWatched);
+  EXPECT_EQ(channel::MayPublish(slot.grant[1], 700), 100U);
+  EXPECT_EQ(slot.pace_us[1].load(), 5000U);
+  EXPECT_EQ(slot.watched[1].load(), channel::kWatched);
+  EXPECT_FALSE(channel::HasLimit(slot.grant[0]));
+  region.RemoveGrant(3, 1);
+  EXPECT_FALSE(channel::HasLimit(slot.grant[1]));
+  EXPECT_EQ(slot.watched[1].load(), channel::kUnwatched);
+  region.SetGrant(3, 0, 0, 1000);
+  region.PrepareSlot(3, 10);
+  EXPECT_FALSE(channel::HasLimit(slot.grant[0])) << "the next connection's own";
+  region.Unmap();
+  region.SetGrant(3, 0, 1, 1);
+  EXPECT_FALSE(region.Sent(3, 1));
+}
+
 TEST(Region, PreparedSlotIsCleanAndRevocable) {
   const auto owned = MustCreate();
   Region& region = *owned;

@@ -357,7 +357,8 @@ class Faults(BandwidthCase):
         node = self.node(sender={EGRESS: "20M"}, receiver={EGRESS: "40M"})
         redis = ["redis-server", "--port", 6379, "--save", "", "--protected-mode", "no"]
         self.receiver.start(redis, shim=self.shim).wait_listening(6379)
-        clients = [self.sender.start([sys.executable, CHECKING_CLIENT, self.receiver.ip, "6379", f"c{i}"], shim=self.shim) for i in range(4)]
+        argv = [sys.executable, CHECKING_CLIENT, self.receiver.ip, "6379"]
+        clients = [self.sender.start([*argv, f"client{i}"], shim=self.shim) for i in range(4)]
         time.sleep(4)  # the length of the test
         node.agent.kill()
         node.agent.start()

@@ -5,6 +5,7 @@
 #include <iterator>
 
 #include "channel/gate.h"
+#include "channel/grant.h"
 
 namespace vsocket::hostile {
 
@@ -62,9 +63,10 @@ std::uint64_t Vandal::Extreme() {
 
 void Vandal::WreckNamedWord() {
   SideWords& words = RandomChance(random_, 80) ? Mine() : Theirs();
+  channel::SlotHeader& slot = region_.Slot(channel_.slot % channel::kSlots);
   const auto small = static_cast<std::uint32_t>(Extreme());
   static constexpr std::uint32_t kClasses[] = {0, 1, 13, 14, 15, 18, 19, 31, 32, 63, 64, 255, UINT32_MAX};
-  switch (RandomBelow(random_, 14)) {
+  switch (RandomBelow(random_, 17)) {
     case 0:
       words.tail.store(Extreme());
       break;
@@ -102,10 +104,19 @@ void Vandal::WreckNamedWord() {
       words.proposal_start.store(Extreme());
       break;
     case 12:
-      region_.Slot(channel_.slot % channel::kSlots).epoch.store(RandomChance(random_, 50) ? channel_.epoch + 1 : small);
+      slot.epoch.store(RandomChance(random_, 50) ? channel_.epoch + 1 : small);
+      break;
+    case 13:
+      slot.grant[RandomBelow(random_, 2)].store(RandomChance(random_, 50) ? channel::GrantWord(Extreme()) : 0);
+      break;
+    case 14:
+      slot.watched[RandomBelow(random_, 2)].store(static_cast<std::uint32_t>(RandomBelow(random_, 4)));
+      break;
+    case 15:
+      slot.pace_us[RandomBelow(random_, 2)].store(small);
       break;
     default:
-      region_.Slot(channel_.slot % channel::kSlots).revoked.store(RandomChance(random_, 50) ? channel_.epoch : small);
+      slot.revoked.store(RandomChance(random_, 50) ? channel_.epoch : small);
       break;
   }
 }

@@ -30,6 +30,7 @@ def parse():
     parser.add_argument("--one-pod", action="store_true", help="both ends in one pod, over its own address")
     parser.add_argument("--program", default="torture", help="torture, or torture-musl")
     parser.add_argument("--wrap", default="", help="command to put before torture, e.g. 'valgrind -q'")
+    parser.add_argument("--limit", help="bandwidth of each pod, each way, as a Kubernetes quantity: 200M")
     parser.add_argument("--stall", type=int, default=20)
     parser.add_argument("--log", action="store_true", help="VSOCKET_LOG=debug; the end of the logs is printed on failure")
     parser.add_argument("--off", action="store_true", help="shim loaded, upgrades off: nothing may go over a ring")
@@ -102,8 +103,9 @@ def run_once(options):
     choices = random.Random(options.seed)
     with Node(build=options.build) as node:
         node.start_agent()
-        a = node.add_pod("connector", labels={"app": "connector"})
-        b = a if options.one_pod else node.add_pod("acceptor", labels={"app": "acceptor"})
+        limits = {f"kubernetes.io/{way}-bandwidth": options.limit for way in ("ingress", "egress")} if options.limit else {}
+        a = node.add_pod("connector", labels={"app": "connector"}, annotations=limits)
+        b = a if options.one_pod else node.add_pod("acceptor", labels={"app": "acceptor"}, annotations=limits)
         argv = torture_argv(options, node, b.ip)
         processes = []
         if options.one_pod:
