@@ -42,7 +42,7 @@
 #include "node-agent/transport/mirror/runner.h"
 #include "node-agent/transport/region.h"
 #include "node-agent/transport/verbs/verbs_device.h"
-#include "test/verbs/ring_end.h"
+#include "node-agent/transport/mirror/testing/ring_end.h"
 
 namespace vsocket::test {
 namespace {
@@ -51,6 +51,7 @@ using transport::ConnectionSpec;
 using transport::Link;
 using transport::LinkAddress;
 using transport::RingMemory;
+using transport::testing::RingEnd;
 
 constexpr std::uint32_t kMostConnections = 1024;
 constexpr std::uint32_t kAgentObject = channel::kFirstWakeFd;
