@@ -9,6 +9,7 @@
 //   --traffic KIND     mixed: both ways on all connections, 1 B to 64 KiB at a time
 //                      pingpong: 64 bytes there and back on one connection, the others idle
 //                      stream: one way on one connection
+//                      idle: nothing, once all are up
 //                      slow: as mixed, and the last connection's reader sleeps all the time: the others must not notice
 //   --device NAME, --address IP, --gid-index I, --mtu 1..5, --timeout T, --retry R
 //   --software         a software device is good enough
@@ -351,7 +352,7 @@ class Pods {
       worked |= got != 0;
       if (options_.traffic == "pingpong") {
         worked |= PingPong(end, i, may_send);
-      } else if (may_send && (options_.traffic != "stream" || (i == 0 && !options_.listens))) {
+      } else if (options_.traffic != "idle" && may_send && (options_.traffic != "stream" || (i == 0 && !options_.listens))) {
         const std::uint64_t want = options_.traffic == "stream" ? kChunk : 1 + (random_() % kChunk >> random_() % 16);
         worked |= end.Send(want) != 0;
       }
@@ -360,7 +361,7 @@ class Pods {
   }
 
   void Sleep(bool may_send, int timeout_ms) {
-    const bool wants_room = may_send && options_.traffic != "pingpong";
+    const bool wants_room = may_send && options_.traffic != "pingpong" && options_.traffic != "idle";
     bool may = true;
     for (auto& end : ends_) may &= end->Arm(kPodObject, wants_room);
     pollfd item = {node_->PodFd(), POLLIN, 0};

@@ -155,10 +155,17 @@ bool Link::ServeLane(Lane lane) {
       Enqueue(*connection);
       continue;
     }
-    const bool posted = connection->out.Post(context_);
-    if (posted) ++work_;
-    any |= posted;
-    refusals = posted ? 0 : refusals + 1;
+    const Outbound::Posted posted = connection->out.Post(context_);
+    if (posted == Outbound::Posted::kLaneIsFull) {
+      connection->queued = true;  // its turn is still to come
+      ready.push_front(number);
+      break;
+    }
+    if (posted == Outbound::Posted::kSomething) {
+      ++work_;
+      any = true;
+    }
+    refusals = posted == Outbound::Posted::kSomething ? 0 : refusals + 1;
     if (connection->out.IsReady(context_)) Enqueue(*connection);
   }
   return any;
