@@ -2,9 +2,9 @@
    channel/remote.h and node-agent/transport/mirror do. A byte's value is 0 or 1, frames begin with 0, 1 or 2, as in switch.pml.
 
    The link has two lanes for ring bytes (a generation uses one) and one for control, each in order, with no order between them. They are
-   lost at any moment for ever, with what is on its way; what was carried out may be lost to the one who posted it. Then both agents notice, each in its own
-   time, and may once make a new path (RELINK). An agent may be killed (KILL_A, KILL_B): its words stay as they are, its pod notices that
-   the lease is over. S is killed or shuts down at any moment.
+   lost at any moment for ever, with what is on its way; what was carried out may be lost to the one who posted it. Then both agents notice,
+   each in its own time, and may once make a new path (RELINK). An agent may be killed (KILL_A, KILL_B): its words stay as they are, its pod
+   notices that the lease is over. S is killed or shuts down at any moment.
 
    `acc` is what the application of S was told is sent. Fields of TCP messages are those of switch.pml. */
 
@@ -262,11 +262,7 @@ proctype Link() {
        Clear();                 /* of queue pairs that were destroyed */
        path = 2; link = true; a_path = 2; b_path = 2;
        posted = 0; done = 0; executed = 0;
-#ifndef BAD_OLD_PROPOSAL
        agen = sgen;             /* what was proposed before was for another path */
-#else
-       agen = 0;
-#endif
        mirroring = false; asked = false; toldq = false;
        told_head = 0; told_finished = 0; told_attached = false }
 #endif

@@ -21,6 +21,7 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
+#include <pthread.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
@@ -41,9 +42,9 @@
 
 #include "base/unique_fd.h"
 #include "node-agent/transport/mirror/runner.h"
+#include "node-agent/transport/mirror/testing/ring_end.h"
 #include "node-agent/transport/region.h"
 #include "node-agent/transport/verbs/verbs_device.h"
-#include "node-agent/transport/mirror/testing/ring_end.h"
 
 namespace vsocket::test {
 namespace {
@@ -217,7 +218,8 @@ class Node final : public transport::MirrorHost {
     }
     std::uint32_t registrations = 0;
     for (const auto& memory : memories_) registrations += memory->Registrations();
-    std::printf("registered %u pieces for %u connections in %.1f ms\n", registrations, options_.connections, static_cast<double>(NowNs() - begun) / 1e6);
+    const double took_ms = static_cast<double>(NowNs() - begun) / 1e6;
+    std::printf("registered %u pieces for %u connections in %.1f ms\n", registrations, options_.connections, took_ms);
     Exchange(fd, mine.get(), theirs.get(), sizeof(Offer));
     const auto connected = link_->Connect(theirs->link, NowNs());
     if (!connected) Die(connected.Error().what);
@@ -260,6 +262,13 @@ class Node final : public transport::MirrorHost {
   [[nodiscard]] bool Lost() const { return lost_.load(std::memory_order_acquire); }
   [[nodiscard]] const Link& TheLink() const { return *link_; }
   [[nodiscard]] double AgentSeconds() const { return cpu_seconds_; }
+  // Of the agent's thread, while it runs.
+  [[nodiscard]] std::uint64_t AgentCpuNs() {
+    clockid_t clock{};
+    timespec used{};
+    if (::pthread_getcpuclockid(thread_.native_handle(), &clock) != 0 || ::clock_gettime(clock, &used) != 0) Die("the agent's clock");
+    return static_cast<std::uint64_t>(used.tv_sec) * 1000000000ULL + static_cast<std::uint64_t>(used.tv_nsec);
+  }
   [[nodiscard]] bool AllClosed() const { return closed_ == options_.connections; }
 
   void WakePod(std::uint16_t, std::uint32_t) override { Ring(pod_fd_.Get()); }
@@ -437,8 +446,17 @@ int Run(const Options& options) {
 
   const std::uint64_t begun = NowNs();
   const auto until = begun + static_cast<std::uint64_t>(options.seconds * 1e9);
+  std::uint64_t quiet_since = 0;
+  std::uint64_t quiet_cpu = 0;
   while (NowNs() < until && !node.Lost()) {
     if (!pods.Turn(true)) pods.Sleep(true, 100);
+    if (quiet_since != 0 || NowNs() < begun + static_cast<std::uint64_t>(options.seconds * 5e8)) continue;
+    quiet_since = NowNs();
+    quiet_cpu = node.AgentCpuNs();
+  }
+  if (options.traffic == "idle") {
+    std::printf("idle: the agent used %.3f ms of cpu in %.1f s\n", static_cast<double>(node.AgentCpuNs() - quiet_cpu) / 1e6,
+                static_cast<double>(NowNs() - quiet_since) / 1e9);
   }
   const double seconds = static_cast<double>(NowNs() - begun) / 1e9;
 
