@@ -195,7 +195,7 @@ bool Link::ArmConnections() {
     Connection* connection = Find(number);
     if (connection != nullptr && connection->in.IsQuiet()) connection->in.EndQuiet(context_);
   }
-  if (!records_.empty() && Queue(Lane::kControl).ReceivesLeft() > 2) return false;  // they go first
+  if (!records_.empty() && MaySendControl()) return false;  // they go first
   for (std::size_t i = 0; i < active_.size();) {
     Connection* connection = Find(active_[i]);
     if (connection != nullptr && !connection->lost && !connection->closing) {
