@@ -14,6 +14,7 @@
 //   --device NAME, --address IP, --gid-index I, --mtu 1..5, --timeout T, --retry R
 //   --software         a software device is good enough
 //   --spin-us U        0: the agents never poll for nothing
+//   --pods-poll        the pods never sleep, so with --spin-us nobody need be woken
 //
 // Prints a line a result; exit status 0 when all bytes were right and the path held.
 #include <fcntl.h>
@@ -22,6 +23,7 @@
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
@@ -65,6 +67,7 @@ struct Options {
   std::uint32_t connections = 1;
   double seconds = 5;
   std::string traffic = "mixed";
+  bool pods_poll = false;
   transport::DeviceWish wish;
   transport::MirrorOptions mirror;
 };
@@ -116,6 +119,8 @@ Options Parse(int count, char** arguments) {
       options.wish.retry_count = static_cast<std::uint8_t>(number());
     else if (name == "--software")
       options.wish.allow_software = true;
+    else if (name == "--pods-poll")
+      options.pods_poll = true;
     else if (name == "--spin-us")
       options.mirror.spin_ns = number() * 1000;
     else
@@ -275,7 +280,7 @@ class Node final : public transport::MirrorHost {
   void FarSideWantsBell(std::uint16_t) override {}
   void PathLost(const transport::PathReport& report, const std::string& why) override {
     if (lost_.exchange(true)) return;
-    if (!stop_.load(std::memory_order_acquire)) {
+    if (!stop_.load(std::memory_order_acquire) && why != "the far agent has closed it") {
       std::printf("path lost: %s; connection %u written %llu consumed %llu received %llu\n", why.c_str(), report.connection,
                   static_cast<unsigned long long>(report.written), static_cast<unsigned long long>(report.known_consumed),
                   static_cast<unsigned long long>(report.received));
@@ -370,6 +375,10 @@ class Pods {
   }
 
   void Sleep(bool may_send, int timeout_ms) {
+    if (options_.pods_poll) {
+      ::sched_yield();
+      return;
+    }
     const bool wants_room = may_send && options_.traffic != "pingpong" && options_.traffic != "idle";
     bool may = true;
     for (auto& end : ends_) may &= end->Arm(kPodObject, wants_room);
