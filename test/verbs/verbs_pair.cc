@@ -9,10 +9,12 @@
 //   --traffic KIND     mixed: both ways on all connections, 1 B to 64 KiB at a time
 //                      pingpong: 64 bytes there and back on one connection, the others idle
 //                      stream: one way on one connection
+//                      idle: nothing, once all are up
 //                      slow: as mixed, and the last connection's reader sleeps all the time: the others must not notice
 //   --device NAME, --address IP, --gid-index I, --mtu 1..5, --timeout T, --retry R
 //   --software         a software device is good enough
 //   --spin-us U        0: the agents never poll for nothing
+//   --pods-poll        the pods never sleep, so with --spin-us nobody need be woken
 //
 // Prints a line a result; exit status 0 when all bytes were right and the path held.
 #include <fcntl.h>
@@ -20,6 +22,8 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
+#include <pthread.h>
+#include <sched.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
@@ -40,9 +44,9 @@
 
 #include "base/unique_fd.h"
 #include "node-agent/transport/mirror/runner.h"
+#include "node-agent/transport/mirror/testing/ring_end.h"
 #include "node-agent/transport/region.h"
 #include "node-agent/transport/verbs/verbs_device.h"
-#include "test/verbs/ring_end.h"
 
 namespace vsocket::test {
 namespace {
@@ -51,6 +55,7 @@ using transport::ConnectionSpec;
 using transport::Link;
 using transport::LinkAddress;
 using transport::RingMemory;
+using transport::testing::RingEnd;
 
 constexpr std::uint32_t kMostConnections = 1024;
 constexpr std::uint32_t kAgentObject = channel::kFirstWakeFd;
@@ -62,6 +67,7 @@ struct Options {
   std::uint32_t connections = 1;
   double seconds = 5;
   std::string traffic = "mixed";
+  bool pods_poll = false;
   transport::DeviceWish wish;
   transport::MirrorOptions mirror;
 };
@@ -113,6 +119,8 @@ Options Parse(int count, char** arguments) {
       options.wish.retry_count = static_cast<std::uint8_t>(number());
     else if (name == "--software")
       options.wish.allow_software = true;
+    else if (name == "--pods-poll")
+      options.pods_poll = true;
     else if (name == "--spin-us")
       options.mirror.spin_ns = number() * 1000;
     else
@@ -215,7 +223,8 @@ class Node final : public transport::MirrorHost {
     }
     std::uint32_t registrations = 0;
     for (const auto& memory : memories_) registrations += memory->Registrations();
-    std::printf("registered %u pieces for %u connections in %.1f ms\n", registrations, options_.connections, static_cast<double>(NowNs() - begun) / 1e6);
+    const double took_ms = static_cast<double>(NowNs() - begun) / 1e6;
+    std::printf("registered %u pieces for %u connections in %.1f ms\n", registrations, options_.connections, took_ms);
     Exchange(fd, mine.get(), theirs.get(), sizeof(Offer));
     const auto connected = link_->Connect(theirs->link, NowNs());
     if (!connected) Die(connected.Error().what);
@@ -258,13 +267,20 @@ class Node final : public transport::MirrorHost {
   [[nodiscard]] bool Lost() const { return lost_.load(std::memory_order_acquire); }
   [[nodiscard]] const Link& TheLink() const { return *link_; }
   [[nodiscard]] double AgentSeconds() const { return cpu_seconds_; }
+  // Of the agent's thread, while it runs.
+  [[nodiscard]] std::uint64_t AgentCpuNs() {
+    clockid_t clock{};
+    timespec used{};
+    if (::pthread_getcpuclockid(thread_.native_handle(), &clock) != 0 || ::clock_gettime(clock, &used) != 0) Die("the agent's clock");
+    return static_cast<std::uint64_t>(used.tv_sec) * 1000000000ULL + static_cast<std::uint64_t>(used.tv_nsec);
+  }
   [[nodiscard]] bool AllClosed() const { return closed_ == options_.connections; }
 
   void WakePod(std::uint16_t, std::uint32_t) override { Ring(pod_fd_.Get()); }
   void FarSideWantsBell(std::uint16_t) override {}
   void PathLost(const transport::PathReport& report, const std::string& why) override {
     if (lost_.exchange(true)) return;
-    if (!stop_.load(std::memory_order_acquire)) {
+    if (!stop_.load(std::memory_order_acquire) && why != "the far agent has closed it") {
       std::printf("path lost: %s; connection %u written %llu consumed %llu received %llu\n", why.c_str(), report.connection,
                   static_cast<unsigned long long>(report.written), static_cast<unsigned long long>(report.known_consumed),
                   static_cast<unsigned long long>(report.received));
@@ -350,7 +366,7 @@ class Pods {
       worked |= got != 0;
       if (options_.traffic == "pingpong") {
         worked |= PingPong(end, i, may_send);
-      } else if (may_send && (options_.traffic != "stream" || (i == 0 && !options_.listens))) {
+      } else if (options_.traffic != "idle" && may_send && (options_.traffic != "stream" || (i == 0 && !options_.listens))) {
         const std::uint64_t want = options_.traffic == "stream" ? kChunk : 1 + (random_() % kChunk >> random_() % 16);
         worked |= end.Send(want) != 0;
       }
@@ -359,7 +375,11 @@ class Pods {
   }
 
   void Sleep(bool may_send, int timeout_ms) {
-    const bool wants_room = may_send && options_.traffic != "pingpong";
+    if (options_.pods_poll) {
+      ::sched_yield();
+      return;
+    }
+    const bool wants_room = may_send && options_.traffic != "pingpong" && options_.traffic != "idle";
     bool may = true;
     for (auto& end : ends_) may &= end->Arm(kPodObject, wants_room);
     pollfd item = {node_->PodFd(), POLLIN, 0};
@@ -435,8 +455,17 @@ int Run(const Options& options) {
 
   const std::uint64_t begun = NowNs();
   const auto until = begun + static_cast<std::uint64_t>(options.seconds * 1e9);
+  std::uint64_t quiet_since = 0;
+  std::uint64_t quiet_cpu = 0;
   while (NowNs() < until && !node.Lost()) {
     if (!pods.Turn(true)) pods.Sleep(true, 100);
+    if (quiet_since != 0 || NowNs() < begun + static_cast<std::uint64_t>(options.seconds * 5e8)) continue;
+    quiet_since = NowNs();
+    quiet_cpu = node.AgentCpuNs();
+  }
+  if (options.traffic == "idle") {
+    std::printf("idle: the agent used %.3f ms of cpu in %.1f s\n", static_cast<double>(node.AgentCpuNs() - quiet_cpu) / 1e6,
+                static_cast<double>(NowNs() - quiet_since) / 1e9);
   }
   const double seconds = static_cast<double>(NowNs() - begun) / 1e9;
 

@@ -119,7 +119,8 @@ class Link {
   bool OnRecord(const Record& record);
   bool OnConnectionRecord(Connection& connection, const Record& record);
   bool SendControl();
-  bool SendControlMessage(std::size_t first, std::size_t count);
+  [[nodiscard]] bool MaySendControl() const;
+  void SendControlMessage(std::size_t first, std::size_t count);
   void ConsiderPing();
   void LosePath(Connection& connection, const std::string& why);
   void FinishClosed();

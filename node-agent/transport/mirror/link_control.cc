@@ -91,21 +91,25 @@ bool Link::OnConnectionRecord(Connection& connection, const Record& record) {
 bool Link::SendControl() {
   if (failed_) return false;
   std::size_t sent = 0;
-  // The last two receives of the far side are kept for messages that only give credit: with those it can answer.
-  while (sent < records_.size() && Queue(Lane::kControl).ReceivesLeft() > 2) {
+  while (sent < records_.size() && MaySendControl()) {
     const std::size_t count = std::min(records_.size() - sent, kMaxRecords);
-    if (!SendControlMessage(sent, count)) break;
+    SendControlMessage(sent, count);
     sent += count;
   }
   records_.erase(records_.begin(), records_.begin() + static_cast<std::ptrdiff_t>(sent));
   const bool owes = std::any_of(lanes_.begin(), lanes_.end(), [](const auto& lane) { return lane->OwesCredit(); });
-  if (owes && Queue(Lane::kControl).ReceivesLeft() > 0) (void)SendControlMessage(0, 0);
+  if (owes && Queue(Lane::kControl).ReceivesLeft() > 0 && Queue(Lane::kControl).HasRoom(1)) SendControlMessage(0, 0);
   return sent != 0;
 }
 
-bool Link::SendControlMessage(std::size_t first, std::size_t count) {
+// The last two receives of the far side are kept for messages that only give credit: with those it can answer.
+bool Link::MaySendControl() const {
+  const LaneQueue& queue = *lanes_[static_cast<std::size_t>(Lane::kControl)];
+  return queue.ReceivesLeft() > 2 && queue.HasRoom(1);
+}
+
+void Link::SendControlMessage(std::size_t first, std::size_t count) {
   LaneQueue& queue = Queue(Lane::kControl);
-  if (!queue.HasRoom(1)) return false;
   ControlMessage message;
   message.header.records = static_cast<std::uint16_t>(count);
   for (std::size_t i = 0; i < kLanes; ++i) {
@@ -128,7 +132,6 @@ bool Link::SendControlMessage(std::size_t first, std::size_t count) {
   queue.Add(request, 0);
   ++counters_.control_sent;
   if (asks) ++work_;
-  return true;
 }
 
 // Who has been given something to do and says nothing is asked whether it is there. A far agent that is stopped acknowledges in its

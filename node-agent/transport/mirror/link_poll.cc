@@ -155,10 +155,17 @@ bool Link::ServeLane(Lane lane) {
       Enqueue(*connection);
       continue;
     }
-    const bool posted = connection->out.Post(context_);
-    if (posted) ++work_;
-    any |= posted;
-    refusals = posted ? 0 : refusals + 1;
+    const Outbound::Posted posted = connection->out.Post(context_);
+    if (posted == Outbound::Posted::kLaneIsFull) {
+      connection->queued = true;  // its turn is still to come
+      ready.push_front(number);
+      break;
+    }
+    if (posted == Outbound::Posted::kSomething) {
+      ++work_;
+      any = true;
+    }
+    refusals = posted == Outbound::Posted::kSomething ? 0 : refusals + 1;
     if (connection->out.IsReady(context_)) Enqueue(*connection);
   }
   return any;
@@ -188,7 +195,7 @@ bool Link::ArmConnections() {
     Connection* connection = Find(number);
     if (connection != nullptr && connection->in.IsQuiet()) connection->in.EndQuiet(context_);
   }
-  if (!records_.empty() && Queue(Lane::kControl).ReceivesLeft() > 2) return false;  // they go first
+  if (!records_.empty() && MaySendControl()) return false;  // they go first
   for (std::size_t i = 0; i < active_.size();) {
     Connection* connection = Find(active_[i]);
     if (connection != nullptr && !connection->lost && !connection->closing) {

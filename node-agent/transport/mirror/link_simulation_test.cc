@@ -12,6 +12,12 @@
 namespace vsocket::transport::testing {
 namespace {
 
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+constexpr std::uint64_t kSchedules = 300;
+#else
+constexpr std::uint64_t kSchedules = 2000;
+#endif
+
 std::uint64_t NumberFrom(const char* name, std::uint64_t otherwise) {
   const char* text = std::getenv(name);
   return text == nullptr ? otherwise : std::strtoull(text, nullptr, 10);
@@ -58,7 +64,7 @@ TEST(LinkSimulationTest, NoByteIsLostAndNobodyIsStuck) {
   Tally tally;
   WorldMemory memory;
   const std::uint64_t one = NumberFrom("VSOCKET_SIM_SEED", 0);
-  const std::uint64_t last = one != 0 ? one : NumberFrom("VSOCKET_SIM_SCHEDULES", 2000);
+  const std::uint64_t last = one != 0 ? one : NumberFrom("VSOCKET_SIM_SCHEDULES", kSchedules);
   for (std::uint64_t seed = one != 0 ? one : 1; seed <= last; ++seed) {
     const std::string wrong = World(seed, &memory, &tally).Run();
     ASSERT_EQ(wrong, "") << "with VSOCKET_SIM_SEED=" << seed;

@@ -150,12 +150,12 @@ bool Outbound::IsReady(const LinkContext& link) const {
   return in_flight_ < link.options->connection_window && !(lane_wanted_ && lane_ == Lane::kSmall);
 }
 
-bool Outbound::Post(LinkContext& link) {
+Outbound::Posted Outbound::Post(LinkContext& link) {
   LaneQueue& queue = *link.lanes[static_cast<std::size_t>(lane_)];
-  bool posted = false;
+  Posted posted = Posted::kNothing;
   if (owes_immediate_ && queue.ReceivesLeft() != 0 && queue.HasRoom(1)) {
     AddImmediate(queue);
-    posted = true;
+    posted = Posted::kSomething;
   }
   if (mode_ != Mode::kMirroring || !IsReady(link) || Unsent() == 0) return posted;
   const std::uint32_t quantum = link.options->lanes[static_cast<std::size_t>(lane_)].quantum;
@@ -163,10 +163,10 @@ bool Outbound::Post(LinkContext& link) {
       queue.RoomFor(static_cast<std::uint32_t>(std::min<std::uint64_t>({Unsent(), quantum, link.options->connection_window - in_flight_})));
   if (bytes == 0 || !queue.HasRoom(3) || (notify_ && queue.ReceivesLeft() == 0)) {
     ++link.counters->stalled_by_lane;
-    return posted;
+    return Posted::kLaneIsFull;
   }
   AddPayload(link, queue, bytes);
-  return true;
+  return Posted::kSomething;
 }
 
 void Outbound::AddPayload(LinkContext& link, LaneQueue& queue, std::uint32_t bytes) {

@@ -27,8 +27,9 @@ class Outbound {
   // Is there something to post now, as far as this connection alone decides?
   [[nodiscard]] bool IsReady(const LinkContext& link) const;
   [[nodiscard]] Lane ChosenLane() const { return lane_; }
-  // At most a quantum of it, if the lane has room. True: something was posted.
-  bool Post(LinkContext& link);
+  enum class Posted : std::uint8_t { kNothing, kSomething, kLaneIsFull };
+  // At most a quantum of it, if the lane has room.
+  Posted Post(LinkContext& link);
 
   // From the far agent. False: it breaks the protocol.
   void OnCommit(LinkContext& link, std::uint32_t generation);

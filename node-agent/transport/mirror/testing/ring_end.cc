@@ -1,14 +1,24 @@
-#include "test/verbs/ring_end.h"
+#include "node-agent/transport/mirror/testing/ring_end.h"
 
 #include <algorithm>
 #include <cstring>
 #include <utility>
 
-namespace vsocket::test {
+namespace vsocket::transport::testing {
 namespace {
 
 constexpr std::size_t kPeriod = 65521;  // a prime: no two places of a ring hold the same
 constexpr std::uint64_t kLongest = channel::kRemoteRingMax;
+
+std::vector<std::uint8_t> MakePattern() {
+  std::vector<std::uint8_t> bytes(kPeriod + kLongest);
+  std::uint64_t state = 1;
+  for (std::size_t i = 0; i < bytes.size(); ++i) {
+    state = state * 6364136223846793005ULL + 1442695040888963407ULL;
+    bytes[i] = i < kPeriod ? static_cast<std::uint8_t>(state >> 56) : bytes[i - kPeriod];
+  }
+  return bytes;
+}
 
 }  // namespace
 
@@ -18,15 +28,7 @@ RingEnd::RingEnd(channel::SlotHeader* slot, std::byte* rings, std::uint32_t side
       out_ring_(rings + side * channel::kRingMax),
       in_ring_(rings + (1 - side) * channel::kRingMax),
       ring_agent_(std::move(ring_agent)) {
-  for (std::uint32_t sender = 0; sender < 2; ++sender) {
-    auto& pattern = patterns_[sender == side ? 1 : 0];
-    pattern.resize(kPeriod + kLongest);
-    std::uint64_t state = number * 2 + sender + 1;
-    for (std::size_t i = 0; i < pattern.size(); ++i) {
-      state = state * 6364136223846793005ULL + 1442695040888963407ULL;
-      pattern[i] = i < kPeriod ? static_cast<std::uint8_t>(state >> 56) : pattern[i - kPeriod];
-    }
-  }
+  for (std::uint32_t sender = 0; sender < 2; ++sender) shift_[sender == side ? 1 : 0] = number * 7919 + sender * 104729;
   out_.capacity_log2 = channel::kRemoteRingMaxLog2;
   mine_->attached.store(1, std::memory_order_release);
   Touched(far_->data_waiter);
@@ -37,7 +39,8 @@ void RingEnd::Touched(std::atomic<std::uint32_t>& waiter) {
 }
 
 const std::uint8_t* RingEnd::Pattern(bool sent, std::uint64_t position) const {
-  return patterns_[sent ? 1 : 0].data() + position % kPeriod;
+  static const std::vector<std::uint8_t> bytes = MakePattern();
+  return bytes.data() + (position + shift_[sent ? 1 : 0]) % kPeriod;
 }
 
 void RingEnd::ConsiderGoingUp() {
@@ -104,4 +107,4 @@ void RingEnd::Disarm() {
   channel::Disarm(mine_->space_waiter);
 }
 
-}  // namespace vsocket::test
+}  // namespace vsocket::transport::testing

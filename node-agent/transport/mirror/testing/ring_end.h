@@ -6,13 +6,12 @@
 
 #include <cstdint>
 #include <functional>
-#include <vector>
 
 #include "channel/remote.h"
 #include "channel/ring.h"
 #include "channel/wake.h"
 
-namespace vsocket::test {
+namespace vsocket::transport::testing {
 
 class RingEnd {
  public:
@@ -43,7 +42,7 @@ class RingEnd {
   std::byte* out_ring_;
   std::byte* in_ring_;
   std::function<void()> ring_agent_;
-  std::vector<std::uint8_t> patterns_[2];
+  std::uint64_t shift_[2] = {};  // where in the pattern the received stream begins, and the sent one
   channel::ProducerState out_;
   channel::ConsumerState in_;
   channel::SwitchReceiver rx_;
@@ -52,4 +51,4 @@ class RingEnd {
   bool right_ = true;
 };
 
-}  // namespace vsocket::test
+}  // namespace vsocket::transport::testing
