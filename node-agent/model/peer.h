@@ -65,6 +65,8 @@ struct PodPlace {
   bool operator==(const PodPlace&) const = default;
 };
 
+inline constexpr std::uint16_t kDefaultPeerPort = 9810;  // where agents listen for each other
+
 // A node with an agent that can be spoken to.
 struct NodeAgent {
   std::string node;

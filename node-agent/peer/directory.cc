@@ -5,8 +5,29 @@
 
 namespace vsocket::peer {
 
-Directory::Directory(const std::vector<model::Pod>& pods, std::vector<model::NodeAgent> nodes) : nodes_(std::move(nodes)) {
-  for (const model::Pod& pod : pods) {
+namespace {
+
+std::vector<model::NodeAgent> AgentsOf(const std::vector<model::Node>& nodes) {
+  std::vector<model::NodeAgent> agents;
+  for (const model::Node& node : nodes) {
+    std::string endpoint = node.agent_endpoint;
+    if (endpoint.empty() && !node.addresses.empty()) {
+      const model::IpAddress& ip = node.addresses.front();
+      const std::string host = ip.IsV4() ? ip.ToString() : "[" + ip.ToString() + "]";
+      endpoint = host + ":" + std::to_string(model::kDefaultPeerPort);
+    }
+    if (!endpoint.empty()) agents.push_back({node.name, endpoint, node.addresses});
+  }
+  return agents;
+}
+
+}  // namespace
+
+Directory::Directory(const model::ClusterState& state) : Directory(state.pods, AgentsOf(state.nodes)) {}
+
+Directory::Directory(const std::vector<model::Shared<model::Pod>>& pods, std::vector<model::NodeAgent> nodes) : nodes_(std::move(nodes)) {
+  for (const model::Shared<model::Pod>& shared : pods) {
+    const model::Pod& pod = *shared;
     if (pod.finished || pod.host_network || pod.node.empty()) continue;
     const model::PodPlace place{pod.node, pod.ns + "/" + pod.name};
     for (const model::IpAddress& ip : pod.ips) {

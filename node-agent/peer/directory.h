@@ -17,9 +17,11 @@ namespace vsocket::peer {
 class Directory final : public Whereabouts {
  public:
   Directory() = default;
+  // A node whose object says nothing of its agent has it at the node's first address and kDefaultPeerPort; one without an address has none.
+  explicit Directory(const model::ClusterState& state);
   // Pods that have finished, have no node, or use their node's network are no pods here. An address that two pods have is nobody's: one of
   // them is about to go, and which cannot be known.
-  Directory(const std::vector<model::Pod>& pods, std::vector<model::NodeAgent> nodes);
+  Directory(const std::vector<model::Shared<model::Pod>>& pods, std::vector<model::NodeAgent> nodes);
 
   [[nodiscard]] std::optional<model::PodPlace> PodAt(const model::IpAddress& ip) const override;
   [[nodiscard]] bool IsAddressOf(const std::string& node, const model::IpAddress& ip) const override;

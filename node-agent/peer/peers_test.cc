@@ -185,15 +185,15 @@ class PeersTest : public ::testing::Test {
     b.reset();
     std::filesystem::remove_all(folder_);
   }
-  static std::vector<model::Pod> Pods() {
-    std::vector<model::Pod> pods;
+  static std::vector<model::Shared<model::Pod>> Pods() {
+    std::vector<model::Shared<model::Pod>> pods;
     for (const auto& [ip, place] : testing::TwoNodes().pods) {
       model::Pod pod;
       pod.ns = "shop";
       pod.name = place.pod.substr(5);
       pod.node = place.node;
       pod.ips = {ip};
-      pods.push_back(pod);
+      pods.emplace_back(pod);
     }
     return pods;
   }
