@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <ctime>
+#include <future>
 #include <map>
 #include <mutex>
 #include <random>
@@ -77,11 +78,14 @@ class Peers::Impl final : public Outgoing {
       return true;
     });
     if (listener_ != nullptr) listener_->Stop();
-    // Streams that this node made end when the far side has read the goodbye; those that do not are cut.
+    // Streams that this node made end when the far side has read the goodbye; Tick cuts those that do not. Each must have ended on our
+    // thread before that ends.
     thread_->Ask<bool>([this] {
-      for (auto& [id, conversation] : conversations_) conversation->stream->Cancel();
+      listener_stopped_ = true;  // no new ones come
+      if (conversations_.empty()) all_gone_.set_value();
       return true;
     });
+    all_gone_.get_future().wait();
     thread_->Stop();
     voice_->Silence();
   }
@@ -214,10 +218,10 @@ class Peers::Impl final : public Outgoing {
         conversation.paused = false;
       });
     }
-    void OnEnd(const std::string& why) override {
-      Post([why](Impl& owner, Conversation& conversation) {
+    void OnEnd(const std::string& why, std::shared_ptr<Stream> last) override {
+      Post([why, last = std::move(last)](Impl& owner, Conversation& conversation) {
         conversation.session->Broken(why.empty() ? "the other agent ended the stream" : why);
-        owner.conversations_.erase(conversation.id);
+        owner.Gone(conversation.id);
       });
     }
 
@@ -316,6 +320,11 @@ class Peers::Impl final : public Outgoing {
     }
   }
 
+  void Gone(Id id) {
+    conversations_.erase(id);
+    if (listener_stopped_ && conversations_.empty()) all_gone_.set_value();
+  }
+
   void Ended(Conversation& conversation, Farewell why, const std::string& text) {
     const std::uint64_t now_ns = EventThread::Now();
     conversation.stream->Finish();
@@ -375,7 +384,8 @@ class Peers::Impl final : public Outgoing {
   std::mt19937_64 seed_;
   std::map<std::string, Link> links_;  // by node; as where_ has them, without this node
   std::map<Id, std::unique_ptr<Conversation>> conversations_;
-  bool closing_ = false;
+  bool closing_ = false, listener_stopped_ = false;
+  std::promise<void> all_gone_;  // conversations_ is empty and stays so
   std::uint64_t dials_ = 0, sessions_ = 0, breaches_ = 0;
 
   std::unique_ptr<Listener> listener_;

@@ -32,7 +32,7 @@ Result<NodeIdentity, std::string> IdentityIn(const std::shared_ptr<const grpc::A
 // gRPC may call back before an operation's function has returned, so none is begun under the lock: Advance begins one after the other, and
 // whoever comes meanwhile, from inside too, leaves word and goes.
 //
-// The stream keeps itself alive (`self_`) until gRPC has said OnDone.
+// The stream keeps itself alive (`self_`) until gRPC has said OnDone; then who has its events lets go of it.
 template <typename Reactor>
 class BasicStream : public Stream, public Reactor {
  public:
@@ -81,12 +81,16 @@ class BasicStream : public Stream, public Reactor {
   explicit BasicStream(std::shared_ptr<StreamEvents> events) : events_(std::move(events)) {}
 
   virtual void EndStream() = 0;
-  // gRPC does not know it any more.
-  void LetGo() {
+  // gRPC does not know it any more. This object may be gone when it returns.
+  void LetGo(const std::string& why) {
+    const std::shared_ptr<StreamEvents> events = events_;
     std::shared_ptr<Stream> last;
-    const std::lock_guard lock(mutex_);
-    over_ = true;
-    last.swap(self_);
+    {
+      const std::lock_guard lock(mutex_);
+      over_ = true;
+      last.swap(self_);
+    }
+    if (events != nullptr) events->OnEnd(why, std::move(last));
   }
 
   mutable std::mutex mutex_;  // guards what follows but events_
@@ -157,10 +161,7 @@ class MadeStream final : public BasicStream<grpc::ClientBidiReactor<v1::PeerMess
     if (!ok) return;
     if (const auto identity = IdentityIn(context_.auth_context(), trust_domain_)) events_->OnIdentity(identity.Value());
   }
-  void OnDone(const grpc::Status& status) override {
-    events_->OnEnd(status.ok() ? "" : status.error_message());
-    LetGo();
-  }
+  void OnDone(const grpc::Status& status) override { LetGo(status.ok() ? "" : status.error_message()); }
 
  private:
   void EndStream() override {
@@ -197,10 +198,7 @@ class TakenStream final : public BasicStream<grpc::ServerBidiReactor<v1::PeerMes
   }
 
   void OnCancel() override { Finish(); }
-  void OnDone() override {
-    if (events_ != nullptr) events_->OnEnd("");
-    LetGo();
-  }
+  void OnDone() override { LetGo(""); }
 
  private:
   void EndStream() override { ServerBidiReactor::Finish(refusal_); }

@@ -42,8 +42,9 @@ class StreamEvents {
   virtual void OnMessage(Result<Message, std::string> message) = 0;
   // The backlog has fallen to kLowWater after it was at kHighWater.
   virtual void OnDrained() = 0;
-  // Last call; `why`: gRPC's words, empty when the far side ended it in good order.
-  virtual void OnEnd(const std::string& why) = 0;
+  // Last call; `why`: gRPC's words, empty when the far side ended it in good order. `last` keeps the stream, and with it a channel of
+  // gRPC's, which must not be let go of on a thread of gRPC's: to end its threads it would wait for itself.
+  virtual void OnEnd(const std::string& why, std::shared_ptr<Stream> last) = 0;
 };
 
 // Calls the agent at "ADDRESS:PORT". The events hold what they need themselves.
