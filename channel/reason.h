@@ -29,7 +29,8 @@ namespace vsocket::channel {
   X(kUnknownPod, 19, "the agent does not know the pod this socket belongs to")                                                     \
   X(kNotAsked, 20, "this end has not asked for an upgrade: it has no shim, or upgrades are off, or it asks later")                 \
   X(kBadBandwidth, 21, "a bandwidth annotation of one of the two pods cannot be understood, so no ring could hold it")             \
-  X(kOverLimit, 22, "a sender went past the bandwidth limit on a ring between these two pods; they stay on TCP for a while")
+  X(kOverLimit, 22, "a sender went past the bandwidth limit on a ring between these two pods; they stay on TCP for a while")       \
+  X(kNoPeer, 23, "the agent of the other end's node cannot be reached, speaks another version, or shares no transport with this one")
 
 enum class Reason : std::uint16_t {
 #define VSOCKET_REASON_ENUM(name, number, text) name = number,

@@ -35,7 +35,7 @@
 
 namespace vsocket::broker {
 
-inline constexpr std::size_t kReasonCount = 23;  // channel::Reason; an unknown number is counted as kNone
+inline constexpr std::size_t kReasonCount = 24;  // channel::Reason; an unknown number is counted as kNone
 
 // For metrics and status. Counters never decrease while the agent lives.
 struct BrokerStats {

@@ -66,9 +66,9 @@ class Collector {
  public:
   explicit Collector(std::vector<model::SourceProblem>& problems) : problems_(problems) {}
 
-  template <typename T, typename Name>
-  void Add(const char* kind, const std::string& path, const std::vector<Located<T>>& objects, Name&& name_of,
-           std::vector<model::Shared<T>>& out) {
+  // Out: T, or what a T can be put into.
+  template <typename T, typename Name, typename Out>
+  void Add(const char* kind, const std::string& path, const std::vector<Located<T>>& objects, Name&& name_of, std::vector<Out>& out) {
     for (const Located<T>& located : objects) {
       const std::string name = std::string(kind) + " " + name_of(located.object);
       const std::string where = Where(path, located.line);
@@ -184,6 +184,8 @@ DirectoryState::View DirectoryState::Assemble() {
     collector.Add(
         "Namespace", path, file.in_force.namespaces, [](const model::Namespace& ns) { return ns.name; }, view.state.namespaces);
     collector.Add("Pod", path, file.in_force.pods, NamespacedName<model::Pod>, view.state.pods);
+    collector.Add(
+        "Node", path, file.in_force.nodes, [](const model::Node& node) { return node.name; }, view.state.nodes);
     collector.Add("NetworkPolicy", path, file.in_force.policies, NamespacedName<model::NetworkPolicy>, view.state.policies);
   }
   complete_ = complete_ || (listed_ && std::none_of(files_.begin(), files_.end(), [](const auto& file) { return file.second.unclear; }));

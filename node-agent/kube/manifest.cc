@@ -5,6 +5,7 @@
 
 #include "node-agent/kube/field_reader.h"
 #include "node-agent/kube/object_reader.h"
+#include "node-agent/kube/service_reader.h"
 
 namespace vsocket::kube {
 namespace {
@@ -40,7 +41,10 @@ class ManifestReader {
     } else if (*kind == "Namespace" && RequireApi(object, api, "v1", reader)) {
       model::Namespace ns = ReadNamespace(object, reader);
       if (out_.errors.size() == errors_before) out_.namespaces.push_back({std::move(ns), object.line});
-    } else if (*kind != "Pod" && *kind != "Namespace" && *kind != "Service" && *kind != "EndpointSlice") {
+    } else if (*kind == "Node" && RequireApi(object, api, "v1", reader)) {
+      model::Node node = ReadNode(object, reader);
+      if (out_.errors.size() == errors_before) out_.nodes.push_back({std::move(node), object.line});
+    } else if (*kind != "Pod" && *kind != "Namespace" && *kind != "Node" && *kind != "Service" && *kind != "EndpointSlice") {
       out_.notes.push_back({object.line, "ignored: an object of kind " + *kind});
     }
   }

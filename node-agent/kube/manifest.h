@@ -21,6 +21,7 @@ struct Manifest {
   std::vector<Located<model::Pod>> pods;
   std::vector<Located<model::Namespace>> namespaces;
   std::vector<Located<model::NetworkPolicy>> policies;
+  std::vector<Located<model::Node>> nodes;
   // One for each NetworkPolicy with an error: what stands in for it while there is no good version (see QuarantinePolicy).
   std::vector<Located<model::NetworkPolicy>> quarantine;
   std::vector<YamlError> errors;

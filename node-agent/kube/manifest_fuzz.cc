@@ -31,6 +31,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
       }
     }
   }
+  for (const auto& node : manifest.nodes) Require(!node.object.name.empty() && node.line > 0);
   Require(manifest.quarantine.empty() || !manifest.errors.empty());
   return 0;
 }

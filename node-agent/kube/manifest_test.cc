@@ -96,6 +96,30 @@ items:
   EXPECT_EQ(manifest.notes[0].line, 7);
 }
 
+TEST(ManifestTest, ReadsNodesAndWhereTheirAgentsAre) {
+  const Manifest manifest = ReadManifest(R"({apiVersion: v1, kind: Node, metadata: {name: node-a}, status: {addresses: [
+  {type: Hostname, address: node-a}, {type: InternalIP, address: 10.77.0.1}, {type: InternalIP, address: "fd00::1"}]}}
+---
+{apiVersion: v1, kind: Node, metadata: {name: node-b, annotations: {vsocket.io/agent: "[fd00::2]:9999"}}}
+---
+{apiVersion: v1, kind: Node, metadata: {name: node-c, annotations: {vsocket.io/agent: "10.77.0.3:9999"}}}
+)");
+  ASSERT_EQ(Errors(manifest), "");
+  ASSERT_EQ(manifest.nodes.size(), 3u);
+  EXPECT_EQ(manifest.nodes[0].object.name, "node-a");
+  EXPECT_EQ(manifest.nodes[0].object.addresses, (std::vector{*model::IpAddress::Parse("10.77.0.1"), *model::IpAddress::Parse("fd00::1")}));
+  EXPECT_EQ(manifest.nodes[0].object.agent_endpoint, "");
+  EXPECT_EQ(manifest.nodes[1].object.agent_endpoint, "[fd00::2]:9999");
+  EXPECT_EQ(manifest.nodes[2].object.agent_endpoint, "10.77.0.3:9999");
+  for (const char* endpoint : {"10.77.0.3", "10.77.0.3:", "10.77.0.3:0", "10.77.0.3:65536", "10.77.0.3:1x", "node-c:9999", "fd00::2:9999",
+                               "[10.77.0.3:9999", ":9999", "unix:/run/x"}) {
+    const Manifest wrong = ReadManifest(std::string("{apiVersion: v1, kind: Node, metadata: {name: c, annotations: {vsocket.io/agent: \"") +
+                                        endpoint + "\"}}}");
+    EXPECT_TRUE(wrong.nodes.empty()) << endpoint;
+    EXPECT_NE(Errors(wrong).find("is not ADDRESS:PORT"), std::string::npos) << endpoint << Errors(wrong);
+  }
+}
+
 TEST(ManifestTest, ObjectsThatAreWrong) {
   const struct {
     const char* text;

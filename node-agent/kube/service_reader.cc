@@ -1,6 +1,7 @@
 #include "node-agent/kube/service_reader.h"
 
 #include <algorithm>
+#include <charconv>
 #include <optional>
 #include <string>
 #include <utility>
@@ -14,6 +15,7 @@ namespace vsocket::kube {
 namespace {
 
 constexpr const char* kServiceNameLabel = "kubernetes.io/service-name";
+constexpr const char* kAgentAnnotation = "vsocket.io/agent";
 
 std::string At(const std::string& path, std::size_t index) {
   return path + "[" + std::to_string(index) + "]";
@@ -44,6 +46,23 @@ void ReadAddresses(const YamlNode* list, const std::string& path, FieldReader& r
   const YamlNode* sequence = reader.Sequence(list, path);
   if (sequence == nullptr) return;
   for (std::size_t i = 0; i < sequence->items.size(); ++i) ReadAddress(sequence->items[i].get(), At(path, i), reader, out);
+}
+
+// An address, IPv6 in brackets, and a port. No name: what is resolved can be made to resolve to somewhere else.
+bool IsEndpoint(const std::string& text) {
+  const auto colon = text.rfind(':');
+  if (colon == std::string::npos) return false;
+  std::string host = text.substr(0, colon);
+  if (host.size() > 2 && host.front() == '[' && host.back() == ']') {
+    host = host.substr(1, host.size() - 2);
+  } else if (host.find(':') != std::string::npos) {
+    return false;
+  }
+  const std::string port = text.substr(colon + 1);
+  unsigned number = 0;
+  const auto [end, error] = std::from_chars(port.data(), port.data() + port.size(), number);
+  return model::IpAddress::Parse(host).has_value() && error == std::errc() && end == port.data() + port.size() && number >= 1 &&
+         number <= 65535;
 }
 
 // name, protocol and port of a Service's or a slice's port; a slice may leave the number out: all ports.
@@ -109,7 +128,15 @@ model::EndpointSlice ReadEndpointSlice(const YamlNode& object, FieldReader& read
 
 model::Node ReadNode(const YamlNode& object, FieldReader& reader) {
   model::Node node;
-  node.name = ReadMetadata(object, Scope::kCluster, reader).name;
+  const Metadata metadata = ReadMetadata(object, Scope::kCluster, reader);
+  node.name = metadata.name;
+  if (const auto agent = metadata.annotations.find(kAgentAnnotation); agent != metadata.annotations.end()) {
+    if (!IsEndpoint(agent->second)) {
+      reader.Error(object.Find("metadata")->line, std::string("metadata.annotations.") + kAgentAnnotation,
+                   "\"" + agent->second + "\" is not ADDRESS:PORT");
+    }
+    node.agent_endpoint = agent->second;
+  }
   if (const YamlNode* spec = reader.Map(object.Find("spec"), "spec")) {
     if (const YamlNode* list = reader.Sequence(spec->Find("podCIDRs"), "spec.podCIDRs")) {
       for (std::size_t i = 0; i < list->items.size(); ++i) {

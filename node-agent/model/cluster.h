@@ -142,6 +142,7 @@ struct Node {
   std::string name;
   std::vector<IpAddress> addresses;
   std::vector<Cidr> pod_cidrs;
+  std::string agent_endpoint;  // annotation vsocket.io/agent, "ADDRESS:PORT"; empty: the node's first address and the usual port
   bool operator==(const Node&) const = default;
 };
 
@@ -153,6 +154,7 @@ struct ClusterState {
   std::vector<Service> services;               // from an API server only, as are the next two
   std::vector<EndpointSlice> endpoint_slices;  // policies are judged on backends, not on Services
   std::optional<Node> node;                    // the agent's own
+  std::vector<Node> nodes;                     // from a directory only: where the agents of other nodes are
   std::uint64_t revision = 0;                  // grows with every published snapshot
 };
 
