@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "node-agent/pod_bandwidth.h"
+#include "node-agent/policy/explain.h"
 
 namespace vsocket {
 namespace {
@@ -28,13 +29,13 @@ std::vector<model::IpAddress> NodeAddresses() {
 
 }  // namespace
 
-PolicyKeeper::PolicyKeeper(std::string source, std::unique_ptr<enforce::Enforcer> enforcer, telemetry::Log& log)
-    : source_(std::move(source)), enforcer_(std::move(enforcer)), log_(log) {}
+PolicyKeeper::PolicyKeeper(std::string source, telemetry::Log& log) : source_(std::move(source)), log_(log) {}
 
-void PolicyKeeper::Begin(broker::Node* node) {
+void PolicyKeeper::Begin(broker::Node* node, KernelPath* kernel) {
   // Under the lock, so that no other thread asks the node for something just when its loop starts.
   const std::lock_guard applying(applying_);
   node_ = node;
+  kernel_ = kernel;
   Apply();
   node_->Serve();
 }
@@ -42,6 +43,7 @@ void PolicyKeeper::Begin(broker::Node* node) {
 void PolicyKeeper::End() {
   const std::lock_guard applying(applying_);
   node_ = nullptr;
+  kernel_ = nullptr;
 }
 
 void PolicyKeeper::OnPodsChanged() {
@@ -79,20 +81,17 @@ void PolicyKeeper::Apply() {
     const std::lock_guard lock(mutex_);
     Report(conditions_, conditions);
     conditions_ = std::move(conditions);
+    pods_ = pods;
   }
   if (node_ == nullptr) return;
   node_->SetBandwidth(BandwidthOfPods(*state, pods));
   std::uint32_t cut = node_->ReevaluateNow(delta.affected);
-  if (enforcer_) {
-    std::vector<enforce::WantedRules> wanted;
-    for (const model::LocalPod& pod : pods) {
-      if (const auto list = evaluator_.AllowListOf(pod)) wanted.push_back({pod, *list});
-    }
-    for (const auto& error : enforcer_->Sync(wanted)) {
-      log_.Write(telemetry::LogLevel::kError, "packet filter not set", {{"pod", error.pod}, {"why", error.what}});
-    }
-    cut += node_->ReevaluateNow(delta.affected);
+  std::vector<enforce::WantedRules> wanted;
+  for (const model::LocalPod& pod : pods) {
+    if (const auto list = evaluator_.AllowListOf(pod)) wanted.push_back({pod, *list, {}});
   }
+  kernel_->Sync(std::move(wanted));
+  cut += node_->ReevaluateNow(delta.affected);
   log_.Write(telemetry::LogLevel::kInfo, "policy in force",
              {{"revision", std::to_string(state->revision)},
               {"pods", std::to_string(pods.size())},
@@ -117,7 +116,11 @@ model::Verdict PolicyKeeper::Judge(const model::Flow& flow) const {
 
 Result<model::Verdict, model::ApiError> PolicyKeeper::Trace(const std::string& source, const std::string& destination,
                                                             const std::string& port) const {
-  if (evaluator_.State() != nullptr) return evaluator_.Trace(source, destination, port);
+  if (const auto state = evaluator_.State()) {
+    auto verdict = evaluator_.Trace(source, destination, port);
+    if (verdict) policy::Explain(state->policies, verdict.Value());
+    return verdict;
+  }
   return Failure(model::ApiError{model::ApiErrorKind::kUnavailable, "no policy has been read yet"});
 }
 
@@ -140,8 +143,17 @@ bool PolicyKeeper::Ready() const {
   return state_ != nullptr;
 }
 
-enforce::Enforcer::Counters PolicyKeeper::EnforcerCounters() const {
-  return enforcer_ ? enforcer_->GetCounters() : enforce::Enforcer::Counters{};
+std::vector<model::PolicyInfo> PolicyKeeper::Policies() const {
+  const auto state = evaluator_.State();
+  std::vector<model::LocalPod> pods;
+  std::vector<model::SourceProblem> problems;
+  {
+    const std::lock_guard lock(mutex_);
+    pods = pods_;
+    problems = problems_;
+    problems.insert(problems.end(), conditions_.begin(), conditions_.end());
+  }
+  return state ? policy::DescribePolicies(*state, pods, problems) : std::vector<model::PolicyInfo>();
 }
 
 }  // namespace vsocket

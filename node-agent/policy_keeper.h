@@ -14,7 +14,7 @@
 #include <vector>
 
 #include "node-agent/broker/node.h"
-#include "node-agent/enforce/enforcer.h"
+#include "node-agent/kernel_path.h"
 #include "node-agent/model/node_api.h"
 #include "node-agent/policy/evaluator.h"
 #include "node-agent/telemetry/log.h"
@@ -23,11 +23,10 @@ namespace vsocket {
 
 class PolicyKeeper {
  public:
-  // `enforcer` may be null: no packet filters.
-  PolicyKeeper(std::string source, std::unique_ptr<enforce::Enforcer> enforcer, telemetry::Log& log);
+  PolicyKeeper(std::string source, telemetry::Log& log);
 
-  // Judges what the node has and lets it serve then: the first shim meets the policy in force.
-  void Begin(broker::Node* node);
+  // Judges what the node has and lets it serve then: the first shim meets the policy in force. `kernel` must outlive End().
+  void Begin(broker::Node* node, KernelPath* kernel);
   // The node is not called any more. Waits for a change that is being applied.
   void End();
   // `state` null: none is known yet. Then upgrades are denied, connections that an earlier agent allowed are let alone, and so are its
@@ -41,7 +40,7 @@ class PolicyKeeper {
   [[nodiscard]] std::pair<bool, bool> Isolated(const model::LocalPod& pod) const;  // ingress, egress
   void CompleteStatus(model::AgentStatus* status) const;
   [[nodiscard]] bool Ready() const;  // a snapshot is in force
-  [[nodiscard]] enforce::Enforcer::Counters EnforcerCounters() const;
+  [[nodiscard]] std::vector<model::PolicyInfo> Policies() const;
 
  private:
   void Apply();  // holds applying_
@@ -49,17 +48,18 @@ class PolicyKeeper {
   void Report(const std::vector<model::SourceProblem>& before, const std::vector<model::SourceProblem>& now) const;
 
   const std::string source_;
-  const std::unique_ptr<enforce::Enforcer> enforcer_;
   telemetry::Log& log_;
 
-  std::mutex applying_;  // one change at a time; guards node_
+  std::mutex applying_;  // one change at a time; guards the next two
   broker::Node* node_ = nullptr;
+  KernelPath* kernel_ = nullptr;
   policy::Evaluator evaluator_;  // Apply under applying_; questions from any thread
 
   mutable std::mutex mutex_;  // guards what follows; never held while others are called
   std::shared_ptr<const model::ClusterState> state_;
   std::vector<model::SourceProblem> problems_;    // of the source
   std::vector<model::SourceProblem> conditions_;  // of what it says: policies and pods that are not clear
+  std::vector<model::LocalPod> pods_;             // that were wired at the last Apply
 };
 
 }  // namespace vsocket
