@@ -173,12 +173,11 @@ int Run(const Flags& flags) {
   auto source = StartSource(flags, policy, log);
   if (!source) return fail(source.Error());
   policy.Begin(node->get(), &kernel);
-  kernel.Watch([&policy] { policy.OnPodsChanged(); });
 
   const telemetry::Metrics metrics([&] {
     model::AgentStatus known;
     policy.CompleteStatus(&known);
-    telemetry::MetricsSample sample = 
+    telemetry::MetricsSample sample =
         SampleAgent({(*node)->Stats(), kernel.RuleCounters(), kernel.DenialCounters(), flows.Counts(), flows.Log().Lost(), known});
     if (source->kube != nullptr) AddKubeMetrics(source->kube->GetCounters(), events->GetCounters(), &sample);
     return sample;
@@ -196,6 +195,7 @@ int Run(const Flags& flags) {
   for (const std::string& problem : spool.Value().problems) {
     log.Write(telemetry::LogLevel::kWarning, "spool record not applied", {{"why", problem}});
   }
+  kernel.Watch([&policy] { policy.OnPodsChanged(); });
   log.Write(telemetry::LogLevel::kInfo, "agent ready",
             {{"version", VSOCKET_VERSION}, {"run_dir", flags.run_dir}, {"rpc", flags.rpc_socket}, {"source", SourceName(flags)}});
 
