@@ -69,7 +69,8 @@ std::optional<Flags> ParseFlags(int argc, char** argv, const char* version, int*
       ->check(CLI::IsMember({"dir", "kube"}));
   app.add_option(
       "--cluster-dir", flags.cluster_dir,
-      "--source dir: Pods, Namespaces and NetworkPolicies as Kubernetes YAML; watched. Nothing is accelerated until it could be read");
+      "--source dir: Pods, Namespaces, NetworkPolicies, Services and EndpointSlices as Kubernetes YAML; watched. Nothing is accelerated "
+      "until it could be read");
   AddKubeOptions(app, flags);
   app.add_option("--http-listen", flags.http_listen, "ADDRESS:PORT for /metrics, /healthz and /readyz; empty: none");
   app.add_option("--quota-channels", flags.quota_channels, "Accelerated connections a pod may have at the same time");

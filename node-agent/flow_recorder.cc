@@ -55,13 +55,13 @@ void FlowRecorder::RecordDenial(const enforce::Denial& denial) {
   if (explained) {
     event.reason = broker::DecidedBy(verdict);
   } else {
-    // The policy has changed since, or what the filter sees is not what the policy means (a Service's address).
+    // The policy has changed since, or the flow is to a Service of which that cannot be said.
     model::DirectionVerdict& refused = denial.ingress ? verdict.ingress : verdict.egress;
     refused.allowed = false;
     refused.pod = event.pod;
     refused.policy.clear();
     refused.rule = refused.peer = 0;
-    refused.decided_by = "refused by the pod's packet filter; the policy in force now would allow it";
+    refused.decided_by = "refused by the pod's packet filter, though the policy in force now would not (" + refused.decided_by + ")";
     event.reason = (denial.ingress ? "ingress of " : "egress of ") + event.pod + ": " + refused.decided_by;
   }
   event.egress = std::move(verdict.egress);

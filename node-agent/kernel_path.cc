@@ -78,13 +78,36 @@ bool KernelPath::Enforces() const {
   return choice_.kernel;
 }
 
-void KernelPath::Sync(std::vector<enforce::WantedRules> wanted) {
+void KernelPath::AddServices(std::vector<enforce::WantedRules>& wanted, const std::shared_ptr<const model::ServiceTable>& services,
+                             std::vector<model::Condition>& conditions) {
+  std::map<std::string, JudgedServices> judged;
+  for (enforce::WantedRules& rules : wanted) {
+    if (!rules.allow->egress.isolated || services == nullptr) continue;
+    const auto before = judged_.find(rules.pod.uid);
+    JudgedServices& now = judged[rules.pod.uid];
+    if (before != judged_.end() && before->second.services == services && before->second.allow.Is(rules.allow)) {
+      now = before->second;
+    } else {
+      enforce::ServiceVerdicts verdicts = enforce::JudgeServices(rules.allow, *services);
+      now = {rules.allow, services, std::move(verdicts.rules), std::move(verdicts.mixed)};
+    }
+    rules.services = now.rules;
+    for (const std::string& mixed : now.mixed) {
+      conditions.push_back({"ServicePartlyAllowed", "pod " + rules.pod.ns + "/" + rules.pod.name,
+                            "may not reach Service " + mixed + ": which one the node will choose cannot be seen"});
+    }
+  }
+  judged_ = std::move(judged);
+}
+
+void KernelPath::Sync(std::vector<enforce::WantedRules> wanted, const std::shared_ptr<const model::ServiceTable>& services) {
   const std::lock_guard syncing(syncing_);
   std::vector<model::Condition> conditions;
   if (!Enforces()) {
     const model::Shared<model::AllowList> open;
     for (enforce::WantedRules& rules : wanted) rules.allow = open;
   }
+  AddServices(wanted, services, conditions);
   std::vector<model::LocalPod> isolated;
   for (const enforce::WantedRules& rules : wanted) {
     if (rules.allow->ingress.isolated || rules.allow->egress.isolated) isolated.push_back(rules.pod);
@@ -100,9 +123,8 @@ void KernelPath::Sync(std::vector<enforce::WantedRules> wanted) {
   const std::lock_guard lock(mutex_);
   for (const model::Condition& condition : conditions) {
     if (std::find(conditions_.begin(), conditions_.end(), condition) != conditions_.end()) continue;
-    log_.Write(condition.type == "PacketFilterNotSet" ? LogLevel::kError : LogLevel::kWarning,
-               condition.type == "PacketFilterNotSet" ? "packet filter not set" : "refused flows not seen",
-               {{"subject", condition.subject}, {"why", condition.what}});
+    log_.Write(condition.type == "PacketFilterNotSet" ? LogLevel::kError : LogLevel::kWarning, "kernel path",
+               {{"condition", condition.type}, {"subject", condition.subject}, {"what", condition.what}});
   }
   conditions_ = std::move(conditions);
 }

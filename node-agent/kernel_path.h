@@ -8,9 +8,9 @@
 #include <chrono>
 #include <condition_variable>
 #include <functional>
+#include <map>
 #include <memory>
 #include <mutex>
-#include <set>
 #include <string>
 #include <thread>
 #include <vector>
@@ -18,6 +18,7 @@
 #include "node-agent/enforce/denial_log.h"
 #include "node-agent/enforce/enforcement_choice.h"
 #include "node-agent/enforce/enforcer.h"
+#include "node-agent/enforce/service_rules.h"
 #include "node-agent/model/node_api.h"
 #include "node-agent/telemetry/log.h"
 
@@ -41,8 +42,8 @@ class KernelPath {
 
   // False: nothing is enforced here, and Sync takes away what an earlier choice left.
   [[nodiscard]] bool Enforces() const;
-  // `wanted` is the complete list of wired pods.
-  void Sync(std::vector<enforce::WantedRules> wanted);
+  // `wanted` is the complete list of wired pods; what they may do with Services is worked out here.
+  void Sync(std::vector<enforce::WantedRules> wanted, const std::shared_ptr<const model::ServiceTable>& services);
 
   void CompleteStatus(model::AgentStatus* status) const;
   [[nodiscard]] enforce::Enforcer::Counters RuleCounters() const { return enforcer_.GetCounters(); }
@@ -58,7 +59,18 @@ class KernelPath {
   enforce::Enforcer enforcer_;
   std::unique_ptr<enforce::DenialLog> denials_;  // null: it could not be started, or was stopped
 
-  std::mutex syncing_;  // one Sync at a time
+  // What a pod may do with Services follows from its list and the table: worked out again when one of them is another one.
+  struct JudgedServices {
+    model::Shared<model::AllowList> allow;
+    std::shared_ptr<const model::ServiceTable> services;
+    model::Shared<enforce::ServiceRules> rules;
+    std::vector<std::string> mixed;
+  };
+  void AddServices(std::vector<enforce::WantedRules>& wanted, const std::shared_ptr<const model::ServiceTable>& services,
+                   std::vector<model::Condition>& conditions);
+
+  std::mutex syncing_;                            // one Sync at a time; guards the next
+  std::map<std::string, JudgedServices> judged_;  // by the pod's uid
 
   mutable std::mutex mutex_;  // guards what follows; never held while others are called
   std::condition_variable stopping_;

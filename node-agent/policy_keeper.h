@@ -16,6 +16,7 @@
 #include "node-agent/broker/node.h"
 #include "node-agent/kernel_path.h"
 #include "node-agent/model/node_api.h"
+#include "node-agent/model/service_table.h"
 #include "node-agent/policy/evaluator.h"
 #include "node-agent/telemetry/log.h"
 
@@ -44,6 +45,15 @@ class PolicyKeeper {
 
  private:
   void Apply();  // holds applying_
+  // The Services of `state`; the same object as long as they are the same. Holds applying_.
+  std::shared_ptr<const model::ServiceTable> ServicesOf(const model::ClusterState& state);
+  // A flow to a Service hangs on its backends, which no end of it names: those of pods that are isolated for egress are judged again when
+  // Services, or what the pod may reach, have changed.
+  void AddFlowsToServices(policy::Delta& delta, const std::vector<model::LocalPod>& pods,
+                          const std::shared_ptr<const model::ServiceTable>& services) const;
+  // Of a flow to a Service's address: the egress to each of its backends, of which any may be the one. The ingress is judged where the
+  // backend runs, by its own address.
+  [[nodiscard]] model::Verdict JudgeService(const model::Flow& flow, const model::ServiceEntry& entry) const;
   // Writes those that are new to the log.
   void Report(const std::vector<model::SourceProblem>& before, const std::vector<model::SourceProblem>& now) const;
 
@@ -55,11 +65,16 @@ class PolicyKeeper {
   KernelPath* kernel_ = nullptr;
   policy::Evaluator evaluator_;  // Apply under applying_; questions from any thread
 
+  // What the table in services_ was made of.
+  std::vector<model::Service> known_services_;
+  std::vector<model::EndpointSlice> known_slices_;
+
   mutable std::mutex mutex_;  // guards what follows; never held while others are called
   std::shared_ptr<const model::ClusterState> state_;
   std::vector<model::SourceProblem> problems_;    // of the source
   std::vector<model::SourceProblem> conditions_;  // of what it says: policies and pods that are not clear
-  std::vector<model::LocalPod> pods_;             // that were wired at the last Apply
+  std::shared_ptr<const model::ServiceTable> services_ = std::make_shared<const model::ServiceTable>();
+  std::vector<model::LocalPod> pods_;  // that were wired at the last Apply
 };
 
 }  // namespace vsocket

@@ -121,7 +121,8 @@ void Broker::Match(PendingEnd first, PendingEnd second) {
   const Tuple& tuple = first.end.tuple;
   model::Flow flow = FlowOf(tuple, true);
   std::optional<model::Verdict> verdict;
-  if (first.end.pod != second.end.pod) {
+  const bool same_pod = first.end.pod == second.end.pod;
+  if (!same_pod) {
     flow = JudgedFlow(first.socket, second.socket, PodOf(first.end.pod), PodOf(second.end.pod));
     verdict = Judge(tuple, flow);
     if (verdict && !verdict->allowed) {

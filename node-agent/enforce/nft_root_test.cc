@@ -1,6 +1,7 @@
 // The rules in real network namespaces with real connections. Needs root.
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <netinet/in.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -185,6 +186,37 @@ TEST_F(NftRootTest, ManyElementsOfEveryKindAreAccepted) {
   const UniqueFd redis = Listen(kServer, "10.77.0.10", 6379);
   EXPECT_EQ(Connect(kFriend, "10.77.0.10", 6379), 0);
   EXPECT_EQ(Connect(kStranger, "10.77.0.10", 6379), ECONNREFUSED);
+}
+
+// By raw sockets, because not every kernel has SCTP: the packets are what counts.
+TEST_F(NftRootTest, SctpIsJudgedByProtocolAndPort) {
+  AllowList list = FriendOnly();
+  list.ingress.entries.push_back({{Ip("10.77.0.11"), Ip("10.77.0.11")}, Protocol::kSctp, 9999, 9999});
+  Enforce(list);
+  const auto raw = [&](int where) {
+    UniqueFd fd;
+    node_.Inside(where, [&] { fd = UniqueFd(::socket(AF_INET, SOCK_RAW | SOCK_CLOEXEC, IPPROTO_SCTP)); });
+    return fd;
+  };
+  const UniqueFd server = raw(kServer), ally = raw(kFriend), stranger = raw(kStranger);
+  ASSERT_TRUE(server.Valid() && ally.Valid() && stranger.Valid());
+  // A common header with ports (RFC 9260, section 3.1) and the head of an INIT chunk.
+  const auto send = [](const UniqueFd& from, std::uint16_t port) {
+    std::uint8_t packet[32] = {0x13, 0x88, static_cast<std::uint8_t>(port >> 8), static_cast<std::uint8_t>(port & 0xFF)};
+    packet[12] = 1;
+    packet[15] = 20;
+    EXPECT_EQ(ConnectFd(from.Get(), "10.77.0.10", 0), 0);
+    EXPECT_EQ(::send(from.Get(), packet, sizeof packet, 0), static_cast<ssize_t>(sizeof packet));
+  };
+  const auto arrives = [&](int ms) {
+    std::uint8_t packet[128];
+    return Readable(server.Get(), ms) && ::recv(server.Get(), packet, sizeof packet, MSG_DONTWAIT) > 0;
+  };
+  send(stranger, 9999);
+  send(ally, 6379);  // TCP's
+  EXPECT_FALSE(arrives(kSilenceMs));
+  send(ally, 9999);
+  EXPECT_TRUE(arrives(kPatienceMs));
 }
 
 // Another pod's address comes and goes in the list: every time the whole table is replaced. `flood` sends what is allowed and what is not
