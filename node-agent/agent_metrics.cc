@@ -57,7 +57,7 @@ void AddVerdicts(const telemetry::VerdictCounts::Snapshot& counts, telemetry::Me
     denied.values.push_back({{{"path", kPathNames[path]}}, static_cast<double>(counts.denied[path])});
     cut.values.push_back({{{"path", kPathNames[path]}}, static_cast<double>(counts.cut[path])});
   }
-  sample.metrics.push_back(std::move(verdicts));
+  if (!verdicts.values.empty()) sample.metrics.push_back(std::move(verdicts));
   sample.metrics.push_back(std::move(denied));
   sample.metrics.push_back(std::move(cut));
 }

@@ -48,7 +48,7 @@ TEST(ServiceTable, BackendsByNameProtocolAndFamily) {
   EXPECT_EQ(table.Find({Ip("fd00::7"), Ip("fd96::1"), 53, Protocol::kUdp})->backends,
             (std::vector<model::ServiceBackend>{{Ip("fd00::1"), 5353}}));
   EXPECT_EQ(table.Find({Ip("10.1.0.7"), Ip("10.96.0.1"), 80, Protocol::kUdp}), nullptr);
-  EXPECT_EQ(table.Addresses(), (std::vector<model::IpAddress>{Ip("10.96.0.1"), Ip("fd96::1")}));
+  EXPECT_EQ(table.Addresses(), (std::vector<model::IpAddress>{Ip("fd96::1"), Ip("10.96.0.1")}));
 }
 
 TEST(JudgeServices, OpenWhenEveryBackendIsAllowed) {
