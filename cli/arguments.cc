@@ -23,6 +23,11 @@ bool IsPort(std::string_view text) {
   return number >= 1 && number <= 65535;
 }
 
+bool IsProtocol(std::string text) {
+  for (char& c : text) c = static_cast<char>(c >= 'A' && c <= 'Z' ? c - 'A' + 'a' : c);
+  return text == "tcp" || text == "udp" || text == "sctp";
+}
+
 }  // namespace
 
 std::optional<std::string> ParsePod(const std::string& text) {
@@ -38,7 +43,9 @@ std::optional<PodPort> ParsePodPort(const std::string& text) {
   if (colon == std::string::npos) return std::nullopt;
   const auto pod = ParsePod(text.substr(0, colon));
   const std::string port = text.substr(colon + 1);
-  if (!pod || !IsPort(port)) return std::nullopt;
+  const std::size_t slash = port.find('/');
+  if (slash != std::string::npos && !IsProtocol(port.substr(slash + 1))) return std::nullopt;
+  if (!pod || !IsPort(port.substr(0, slash))) return std::nullopt;
   return PodPort{*pod, port};
 }
 

@@ -21,8 +21,14 @@ TEST(ParsePodPort, NumberOrName) {
   ASSERT_TRUE(name);
   EXPECT_EQ(name->pod, "default/redis");
   EXPECT_EQ(name->port, "db-port");
-  for (const char* bad :
-       {"", "redis", "redis:", ":80", "redis:0", "redis:65536", "redis:999999999999", "redis:80:90", "redis:-1", "redis:a b"}) {
+  for (const char* with_protocol : {"53/udp", "dns/UDP", "80/tcp", "9/Sctp"}) {
+    const auto parsed = ParsePodPort(std::string("kube-system/dns:") + with_protocol);
+    ASSERT_TRUE(parsed) << with_protocol;
+    EXPECT_EQ(parsed->pod, "kube-system/dns");
+    EXPECT_EQ(parsed->port, with_protocol);
+  }
+  for (const char* bad : {"", "redis", "redis:", ":80", "redis:0", "redis:65536", "redis:999999999999", "redis:80:90", "redis:-1",
+                          "redis:a b", "redis:53/", "redis:53/icmp", "redis:/udp", "redis:53/udp/tcp"}) {
     EXPECT_FALSE(ParsePodPort(bad)) << bad;
   }
 }

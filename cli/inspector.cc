@@ -33,15 +33,15 @@ CallError ErrorOf(const grpc::Status& status, const std::string& socket_path, st
   }
 }
 
-// Connects, calls `call(stub, context)` and returns what it returned as an error, or nothing.
+// Connects, calls `call(stub, context)` and returns what it returned as an error, or nothing. `endless`: the answer may take for ever.
 template <typename Call>
-Result<bool, CallError> Ask(const std::string& socket_path, std::chrono::milliseconds timeout, Call call) {
+Result<bool, CallError> Ask(const std::string& socket_path, std::chrono::milliseconds timeout, Call call, bool endless = false) {
   rpc::ConnectError error;
   const auto channel = rpc::ConnectUnix(socket_path, &error);
   if (!channel) return Failure<CallError>({Exit::kUnreachable, error.message + (error.someone_listens ? "" : kIsItRunning)});
   const auto stub = v1::Inspect::NewStub(channel);
   grpc::ClientContext context;
-  context.set_deadline(std::chrono::system_clock::now() + timeout);
+  if (!endless) context.set_deadline(std::chrono::system_clock::now() + timeout);
   const grpc::Status status = call(*stub, &context);
   if (!status.ok()) return Failure<CallError>(ErrorOf(status, socket_path, timeout));
   return true;
@@ -97,6 +97,33 @@ Result<std::vector<v1::Connection>, CallError> Inspector::Connections(const std:
                                  [&](const v1::PodStatus& status) { return status.pod().namespace_() + "/" + status.pod().name() == pod; });
   if (!known) return Failure<CallError>({Exit::kNotFound, "no pod " + pod + " on this node (vsocketctl pods lists them)"});
   return connections;
+}
+
+Result<std::vector<v1::Policy>, CallError> Inspector::Policies() {
+  std::vector<v1::Policy> policies;
+  auto asked = Ask(socket_path_, timeout_, [&](v1::Inspect::Stub& stub, grpc::ClientContext* context) {
+    const auto pages = stub.ListPolicies(context, Make<v1::ListPoliciesRequest>());
+    for (v1::PoliciesPage page; pages->Read(&page);) policies.insert(policies.end(), page.policies().begin(), page.policies().end());
+    return pages->Finish();
+  });
+  if (!asked) return Failure<CallError>(asked.Error());
+  return policies;
+}
+
+Result<bool, CallError> Inspector::Flows(v1::WatchFlowsRequest request, const std::function<bool(const v1::FlowsPage&)>& page) {
+  request.set_protocol_version(rpc::kProtocolVersion);
+  bool enough = false;
+  const auto call = [&](v1::Inspect::Stub& stub, grpc::ClientContext* context) {
+    const auto pages = stub.WatchFlows(context, request);
+    for (v1::FlowsPage got; !enough && pages->Read(&got);) {
+      if (page(got)) continue;
+      enough = true;
+      context->TryCancel();
+    }
+    const grpc::Status status = pages->Finish();
+    return enough ? grpc::Status::OK : status;
+  };
+  return Ask(socket_path_, timeout_, call, request.follow());
 }
 
 Result<v1::TracePolicyResponse, CallError> Inspector::TracePolicy(v1::TracePolicyRequest request) {

@@ -4,6 +4,7 @@
 #include <vsocket/v1/agent.pb.h>
 
 #include <chrono>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -30,6 +31,10 @@ class Inspector {
   // `pod`: "ns/name", or empty for all. kNotFound when the agent knows no such pod.
   Result<std::vector<v1::Connection>, CallError> Connections(const std::string& pod);
   Result<v1::TracePolicyResponse, CallError> TracePolicy(v1::TracePolicyRequest request);
+  Result<std::vector<v1::Policy>, CallError> Policies();
+  // Calls `page` with each page as it comes, until there is no more, it returns false, or the agent goes away (kUnreachable). With `follow`
+  // it may last for ever.
+  Result<bool, CallError> Flows(v1::WatchFlowsRequest request, const std::function<bool(const v1::FlowsPage&)>& page);
 
  private:
   const std::string socket_path_;

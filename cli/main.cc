@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <string>
 #include <thread>
+#include <utility>
 
 #include "cli/arguments.h"
 #include "cli/inspector.h"
@@ -24,6 +25,7 @@ struct Options {
   bool watch = false;
   double interval_seconds = 1;
   std::string source, destination;
+  bool all = false, follow = false, denied = false;
 
   [[nodiscard]] Format Form() const { return output == "json" ? Format::kJson : Format::kTable; }
 };
@@ -34,6 +36,10 @@ constexpr char kExamples[] = R"(Examples:
   vsocketctl connections --pod shop/web --watch    one pod's, again every second
   vsocketctl pods -o json                          the pods wired on this node
   vsocketctl policy trace web shop/redis:6379      may web in "default" reach port 6379, and which policy says so
+  vsocketctl policy trace web shop/dns:53/udp      the same by UDP
+  vsocketctl policy list                           the policies that select pods of this node, in words
+  vsocketctl flows --denied                        what policies refused or cut lately, on rings and in the kernel, and why
+  vsocketctl flows --follow -o json                every event as it happens, a JSON object a line
 
 Exit status: 0 done, 1 the agent failed, 2 wrong usage, 3 the agent does not answer, 4 no such pod or port, 5 the agent is of another
 release.)";
@@ -75,13 +81,50 @@ int ShowConnections(Inspector& inspector, const Options& options) {
   }
 }
 
+int ShowPolicies(Inspector& inspector, const Options& options) {
+  const auto policies = inspector.Policies();
+  if (!policies) return Fail(policies.Error());
+  return Show(inspector.Status(),
+              [&](const auto& status) { return RenderPolicies(policies.Value(), status, options.all, options.Form()); });
+}
+
+int ShowFlows(Inspector& inspector, const Options& options) {
+  vsocket::v1::WatchFlowsRequest request;
+  request.set_follow(options.follow);
+  request.set_denied(options.denied);
+  if (!options.pod.empty()) {
+    const auto pod = ParsePod(options.pod);
+    if (!pod) return Fail({Exit::kUsage, "\"" + options.pod + "\" is not a pod: give NAME or NAMESPACE/NAME"});
+    request.set_pod(*pod);
+  }
+  bool told = false;
+  for (;;) {
+    const auto asked = inspector.Flows(request, [&](const vsocket::v1::FlowsPage& page) {
+      if (page.lost() != 0) std::fputs(RenderLostFlows(page.lost(), options.Form()).c_str(), stdout);
+      for (const auto& event : page.events()) {
+        std::fputs(RenderFlow(event, options.Form()).c_str(), stdout);
+        request.set_after_unix_nanos(event.unix_nanos());
+      }
+      told = false;
+      return std::fflush(stdout) == 0;  // nobody reads any more
+    });
+    if (!options.follow) return asked ? static_cast<int>(Exit::kOk) : Fail(asked.Error());
+    if (!asked && asked.Error().exit != Exit::kUnreachable) return Fail(asked.Error());
+    if (std::ferror(stdout) != 0) return static_cast<int>(Exit::kFailed);
+    // An agent that is being restarted is a line on stderr, not the end: what the next one has to tell is later than what was told.
+    if (!asked && !std::exchange(told, true)) Fail(asked.Error());
+    std::this_thread::sleep_for(std::chrono::duration<double>(options.interval_seconds));
+  }
+}
+
 int Trace(Inspector& inspector, const Options& options) {
   const auto source = ParsePod(options.source);
   if (!source) return Fail({Exit::kUsage, "\"" + options.source + "\" is not a pod: give NAME or NAMESPACE/NAME"});
   const auto destination = ParsePodPort(options.destination);
   if (!destination) {
-    return Fail({Exit::kUsage,
-                 "\"" + options.destination + "\" is not POD:PORT: give NAME:PORT or NAMESPACE/NAME:PORT, the port as a number or a name"});
+    return Fail({Exit::kUsage, "\"" + options.destination +
+                                   "\" is not POD:PORT: give NAME:PORT or NAMESPACE/NAME:PORT, the port as a number or a name, " +
+                                   "then /udp or /sctp when it is not TCP"});
   }
   vsocket::v1::TracePolicyRequest request;
   request.set_source_pod(*source);
@@ -126,12 +169,32 @@ int main(int argc, char** argv) {
 
   CLI::App* policy = app.add_subcommand("policy", "what NetworkPolicies decide");
   policy->require_subcommand(1);
-  CLI::App* trace = policy->add_subcommand("trace", "whether one pod may open a TCP connection to another, both directions explained");
+  CLI::App* trace = policy->add_subcommand("trace", "whether one pod may open a connection to another, both directions explained");
   trace->add_option("SOURCE", options.source, "the pod that connects, NAME or NAMESPACE/NAME")->required();
-  trace->add_option("DESTINATION:PORT", options.destination, "the pod and port that it connects to")->required();
+  trace
+      ->add_option("DESTINATION:PORT", options.destination,
+                   "the pod and port that it connects to; the port by number or name, then /udp or /sctp when it is not TCP")
+      ->required();
   trace->callback([&] {
     Inspector asks = inspector();
     status = Trace(asks, options);
+  });
+
+  CLI::App* list = policy->add_subcommand("list", "the policies in force in words, and which pods of this node they select");
+  list->add_flag("--all", options.all, "also those that select no pod of this node");
+  list->callback([&] {
+    Inspector asks = inspector();
+    status = ShowPolicies(asks, options);
+  });
+
+  CLI::App* flows =
+      app.add_subcommand("flows", "what policies allowed on rings, denied and cut lately: path, direction, policy and reason");
+  flows->add_flag("--follow,-f", options.follow, "go on with what comes, until interrupted");
+  flows->add_flag("--denied", options.denied, "only what was denied or cut");
+  flows->add_option("--pod", options.pod, "only what has this pod at either end, NAME or NAMESPACE/NAME");
+  flows->callback([&] {
+    Inspector asks = inspector();
+    status = ShowFlows(asks, options);
   });
 
   try {

@@ -4,22 +4,11 @@
 #include <nlohmann/json.hpp>
 #include <tuple>
 
+#include "cli/render_parts.h"
 #include "cli/table.h"
 
 namespace vsocket::cli {
 namespace {
-
-using nlohmann::ordered_json;
-
-// Texts may come from pods, so bytes that are not UTF-8 are replaced rather than an error.
-std::string Print(const ordered_json& value, bool compact = false) {
-  return value.dump(compact ? -1 : 2, ' ', false, ordered_json::error_handler_t::replace) + "\n";
-}
-
-std::string Endpoint(const std::string& ip, std::uint32_t port) {
-  const bool v6 = ip.find(':') != std::string::npos;
-  return (v6 ? "[" + ip + "]" : ip) + ":" + std::to_string(port);
-}
 
 const char* StateName(v1::ConnectionState state) {
   switch (state) {
@@ -32,18 +21,6 @@ const char* StateName(v1::ConnectionState state) {
     default:
       return "unknown";
   }
-}
-
-std::string Join(const google::protobuf::RepeatedPtrField<std::string>& items) {
-  std::string out;
-  for (const std::string& item : items) out += (out.empty() ? "" : ", ") + item;
-  return out;
-}
-
-ordered_json ListOf(const google::protobuf::RepeatedPtrField<std::string>& items) {
-  ordered_json out = ordered_json::array();
-  for (const std::string& item : items) out.push_back(item);
-  return out;
 }
 
 std::string SentReceived(std::uint64_t sent, std::uint64_t received) {
@@ -92,52 +69,54 @@ std::string RemarkOn(const v1::Connection& c) {
   return c.limited_by().empty() ? "" : "(limited by " + Printable(c.limited_by()) + ")";
 }
 
-std::string DirectionText(const char* direction, const v1::DirectionVerdict& verdict) {
-  std::string out = std::string(direction) + (verdict.allowed() ? "  ALLOWED" : "  DENIED");
-  out += verdict.pod().empty() ? "\n" : "  (policies of " + Printable(verdict.pod()) + ")\n";
-  out += "  isolated by: " + (verdict.isolated_by().empty() ? "no policy" : Printable(Join(verdict.isolated_by()))) + "\n";
-  out += "  decided by:  " + Printable(verdict.decided_by()) + "\n";
-  return out;
-}
-
-ordered_json JsonOf(const v1::DirectionVerdict& verdict) {
-  return {{"allowed", verdict.allowed()},
-          {"pod", verdict.pod()},
-          {"isolated_by", ListOf(verdict.isolated_by())},
-          {"decided_by", verdict.decided_by()}};
-}
-
 }  // namespace
 
 std::string RenderStatus(const v1::StatusResponse& status, Format format) {
   if (format == Format::kJson) {
     ordered_json problems = ordered_json::array();
     for (const auto& problem : status.problems()) problems.push_back({{"where", problem.where()}, {"what", problem.what()}});
-    return Print({{"ready", status.ready()},
-                  {"version", status.version()},
-                  {"protocol_version", status.protocol_version()},
-                  {"instance", status.instance()},
-                  {"uptime_seconds", status.uptime_seconds()},
-                  {"source", status.source()},
-                  {"revision", status.revision()},
-                  {"problems", problems},
-                  {"pods", status.pods()},
-                  {"processes", status.processes()},
-                  {"channels", status.channels()},
-                  {"regions", status.regions()},
-                  {"upgrades", status.upgrades()},
-                  {"denials", status.denials()},
-                  {"revocations", status.revocations()}});
+    ordered_json conditions = ordered_json::array();
+    for (const auto& condition : status.conditions()) {
+      conditions.push_back({{"type", condition.type()}, {"subject", condition.subject()}, {"what", condition.what()}});
+    }
+    return Print(
+        {{"ready", status.ready()},
+         {"version", status.version()},
+         {"protocol_version", status.protocol_version()},
+         {"instance", status.instance()},
+         {"uptime_seconds", status.uptime_seconds()},
+         {"source", status.source()},
+         {"revision", status.revision()},
+         {"problems", problems},
+         {"enforcement",
+          {{"asked", status.enforcement().asked()}, {"in_force", status.enforcement().in_force()}, {"why", status.enforcement().why()}}},
+         {"conditions", conditions},
+         {"pods", status.pods()},
+         {"processes", status.processes()},
+         {"channels", status.channels()},
+         {"regions", status.regions()},
+         {"upgrades", status.upgrades()},
+         {"denials", status.denials()},
+         {"revocations", status.revocations()}});
   }
   std::string out = "agent:     " + std::string(status.ready() ? "ready" : "NOT READY") + ", version " + status.version() + ", up " +
                     HumanSeconds(status.uptime_seconds()) + "\n";
   out += "source:    " + status.source() + ", revision " + std::to_string(status.revision()) + "\n";
+  if (!status.enforcement().in_force().empty()) {
+    out += "policies:  enforced " +
+           std::string(status.enforcement().in_force() == "both" ? "on rings and, with nftables, on the kernel's path" : "on rings only") +
+           " (" + Printable(status.enforcement().asked()) + ": " + Printable(status.enforcement().why()) + ")\n";
+  }
   out += "pods:      " + std::to_string(status.pods()) + ", with " + std::to_string(status.processes()) + " connected processes\n";
   out += "channels:  " + std::to_string(status.channels()) + " in " + std::to_string(status.regions()) + " regions\n";
   out += "since start: " + std::to_string(status.upgrades()) + " upgrades, " + std::to_string(status.denials()) + " denials, " +
          std::to_string(status.revocations()) + " revocations\n";
   if (!status.problems().empty()) out += "problems:\n";
   for (const auto& problem : status.problems()) out += "  " + Printable(problem.where()) + ": " + Printable(problem.what()) + "\n";
+  if (!status.conditions().empty()) out += "conditions:\n";
+  for (const auto& condition : status.conditions()) {
+    out += "  " + Printable(condition.type()) + ", " + Printable(condition.subject()) + ": " + Printable(condition.what()) + "\n";
+  }
   return out;
 }
 
@@ -195,20 +174,6 @@ std::string RenderConnections(std::vector<v1::Connection> connections, Format fo
                SentReceived(c.ring_sent(), c.ring_received()), RemarkOn(c)});
   }
   return table.Render();
-}
-
-std::string RenderTrace(const v1::TracePolicyRequest& request, const v1::TracePolicyResponse& verdict, Format format) {
-  if (format == Format::kJson) {
-    return Print({{"source", request.source_pod()},
-                  {"destination", request.destination_pod()},
-                  {"port", request.port()},
-                  {"allowed", verdict.allowed()},
-                  {"egress", JsonOf(verdict.egress())},
-                  {"ingress", JsonOf(verdict.ingress())}});
-  }
-  return request.source_pod() + " -> " + request.destination_pod() + ":" + request.port() + " (TCP)\n" +
-         DirectionText("egress ", verdict.egress()) + DirectionText("ingress", verdict.ingress()) +
-         (verdict.allowed() ? "ALLOWED\n" : "DENIED\n");
 }
 
 }  // namespace vsocket::cli

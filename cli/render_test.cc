@@ -119,46 +119,31 @@ TEST(RenderStatus, ProblemsAreShownWithTheirPlace) {
   v1::SourceProblem* problem = status.add_problems();
   problem->set_where("policies.yaml:12");
   problem->set_what("unknown field");
+  status.mutable_enforcement()->set_asked("auto");
+  status.mutable_enforcement()->set_in_force("both");
+  status.mutable_enforcement()->set_why("no policy agent runs here");
+  v1::Condition* condition = status.add_conditions();
+  condition->set_type("PacketFilterNotSet");
+  condition->set_subject("pod shop/web");
+  condition->set_what("nft refused");
   EXPECT_EQ(RenderStatus(status, Format::kTable),
             "agent:     ready, version 0.1.0, up 3m12s\n"
             "source:    dir:/etc/vsocket, revision 7\n"
+            "policies:  enforced on rings and, with nftables, on the kernel's path (auto: no policy agent runs here)\n"
             "pods:      2, with 3 connected processes\n"
             "channels:  4 in 1 regions\n"
             "since start: 9 upgrades, 0 denials, 0 revocations\n"
             "problems:\n"
-            "  policies.yaml:12: unknown field\n");
+            "  policies.yaml:12: unknown field\n"
+            "conditions:\n"
+            "  PacketFilterNotSet, pod shop/web: nft refused\n");
   const json object = json::parse(RenderStatus(status, Format::kJson));
   EXPECT_EQ(object["upgrades"], 9);
   EXPECT_EQ(object["problems"][0]["where"], "policies.yaml:12");
+  EXPECT_EQ(object["enforcement"]["in_force"], "both");
+  EXPECT_EQ(object["conditions"][0]["subject"], "pod shop/web");
   status.set_ready(false);
   EXPECT_NE(RenderStatus(status, Format::kTable).find("NOT READY"), std::string::npos);
-}
-
-TEST(RenderTrace, BothDirectionsAndTheVerdict) {
-  v1::TracePolicyRequest request;
-  request.set_source_pod("default/web");
-  request.set_destination_pod("shop/redis");
-  request.set_port("6379");
-  v1::TracePolicyResponse verdict;
-  verdict.mutable_egress()->set_allowed(true);
-  verdict.mutable_egress()->set_pod("default/web");
-  verdict.mutable_egress()->set_decided_by("no policy selects the pod");
-  verdict.mutable_ingress()->set_pod("shop/redis");
-  verdict.mutable_ingress()->add_isolated_by("shop/deny");
-  verdict.mutable_ingress()->add_isolated_by("shop/redis");
-  verdict.mutable_ingress()->set_decided_by("no rule matches");
-  EXPECT_EQ(RenderTrace(request, verdict, Format::kTable),
-            "default/web -> shop/redis:6379 (TCP)\n"
-            "egress   ALLOWED  (policies of default/web)\n"
-            "  isolated by: no policy\n"
-            "  decided by:  no policy selects the pod\n"
-            "ingress  DENIED  (policies of shop/redis)\n"
-            "  isolated by: shop/deny, shop/redis\n"
-            "  decided by:  no rule matches\n"
-            "DENIED\n");
-  const json object = json::parse(RenderTrace(request, verdict, Format::kJson));
-  EXPECT_EQ(object["allowed"], false);
-  EXPECT_EQ(object["ingress"]["isolated_by"], json({"shop/deny", "shop/redis"}));
 }
 
 }  // namespace

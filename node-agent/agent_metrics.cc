@@ -1,5 +1,8 @@
 #include "node-agent/agent_metrics.h"
 
+#include <iterator>
+#include <utility>
+
 #include "channel/reason.h"
 
 namespace vsocket {
@@ -28,10 +31,43 @@ std::string LabelOf(std::size_t reason) {
   return label;
 }
 
+constexpr const char* kPathNames[] = {"ring", "kernel"};  // by model::FlowPath
+
+// Label sets are bounded: two directions, two outcomes, two paths, and so many policies as VerdictCounts tells apart.
+void AddVerdicts(const telemetry::VerdictCounts::Snapshot& counts, telemetry::MetricsSample& sample) {
+  using Kind = telemetry::MetricsSample::Kind;
+  telemetry::MetricsSample::Metric verdicts{
+      "vsocket_verdicts_total",
+      "Verdicts on flows that went on a ring, were refused or were cut; one for each end that is a pod.",
+      Kind::kCounter,
+      {}};
+  for (const auto& [key, count] : counts.verdicts) {
+    verdicts.values.push_back({{{"direction", key.ingress ? "ingress" : "egress"},
+                                {"verdict", key.allowed ? "allowed" : "denied"},
+                                {"path", kPathNames[static_cast<std::size_t>(key.path)]},
+                                {"policy", key.policy}},
+                               static_cast<double>(count)});
+  }
+  telemetry::MetricsSample::Metric denied{"vsocket_flows_denied_total",
+                                          "Flows that a policy did not let begin: upgrades refused, and first packets that were told of.",
+                                          Kind::kCounter,
+                                          {}};
+  telemetry::MetricsSample::Metric cut{"vsocket_flows_cut_total", "Living flows that a policy change ended.", Kind::kCounter, {}};
+  for (std::size_t path = 0; path < std::size(kPathNames); ++path) {
+    denied.values.push_back({{{"path", kPathNames[path]}}, static_cast<double>(counts.denied[path])});
+    cut.values.push_back({{{"path", kPathNames[path]}}, static_cast<double>(counts.cut[path])});
+  }
+  if (!verdicts.values.empty()) sample.metrics.push_back(std::move(verdicts));
+  sample.metrics.push_back(std::move(denied));
+  sample.metrics.push_back(std::move(cut));
+}
+
 }  // namespace
 
-telemetry::MetricsSample SampleAgent(const broker::BrokerStats& stats, const enforce::Enforcer::Counters& rules,
-                                     const model::AgentStatus& policy) {
+telemetry::MetricsSample SampleAgent(const AgentFigures& figures) {
+  const broker::BrokerStats& stats = figures.broker;
+  const enforce::Enforcer::Counters& rules = figures.rules;
+  const model::AgentStatus& policy = figures.policy;
   using Kind = telemetry::MetricsSample::Kind;
   telemetry::MetricsSample sample;
   const auto gauge = [&](const char* name, const char* help, auto value) {
@@ -72,11 +108,17 @@ telemetry::MetricsSample SampleAgent(const broker::BrokerStats& stats, const enf
   counter("vsocket_rulesets_applied_total", "Packet filter tables written into pods.", rules.applied);
   counter("vsocket_rulesets_failed_total", "Packet filter tables that could not be written.", rules.failed);
 
-  telemetry::MetricsSample::Metric denials{"vsocket_denials_total", "Upgrades denied, by reason.", Kind::kCounter, "reason", {}};
+  telemetry::MetricsSample::Metric denials{"vsocket_denials_total", "Upgrades denied, by reason.", Kind::kCounter, {}};
   for (std::size_t reason = 1; reason < stats.denials.size(); ++reason) {
-    denials.values.push_back({LabelOf(reason), static_cast<double>(stats.denials[reason])});
+    denials.values.push_back({{{"reason", LabelOf(reason)}}, static_cast<double>(stats.denials[reason])});
   }
   sample.metrics.push_back(std::move(denials));
+  AddVerdicts(figures.verdicts, sample);
+  counter("vsocket_denials_overrun_total", "Times that the kernel dropped what packet filters had to tell, because too much came at once.",
+          figures.denials.overruns);
+  counter("vsocket_denials_not_understood_total", "Refused packets that were told of, and whose heads could not be read.",
+          figures.denials.not_understood);
+  counter("vsocket_flow_events_lost_total", "Flow events that a reader was too slow for.", figures.flow_events_lost);
   return sample;
 }
 

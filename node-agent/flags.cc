@@ -55,7 +55,7 @@ std::optional<Flags> ParseFlags(int argc, char** argv, const char* version, int*
   flags.spool_dir = rpc::kDefaultSpoolDir;
   std::string log_level = "info";
   std::string log_format = "text";
-  std::string enforcement = "on";
+  std::string enforcement = "auto";
   std::string source = "dir";
   CLI::App app(kDescription, "vsocket-agent");
   app.footer(kFooter);
@@ -69,7 +69,8 @@ std::optional<Flags> ParseFlags(int argc, char** argv, const char* version, int*
       ->check(CLI::IsMember({"dir", "kube"}));
   app.add_option(
       "--cluster-dir", flags.cluster_dir,
-      "--source dir: Pods, Namespaces and NetworkPolicies as Kubernetes YAML; watched. Nothing is accelerated until it could be read");
+      "--source dir: Pods, Namespaces, NetworkPolicies, Services and EndpointSlices as Kubernetes YAML; watched. Nothing is accelerated "
+      "until it could be read");
   AddKubeOptions(app, flags);
   app.add_option("--http-listen", flags.http_listen, "ADDRESS:PORT for /metrics, /healthz and /readyz; empty: none");
   app.add_option("--quota-channels", flags.quota_channels, "Accelerated connections a pod may have at the same time");
@@ -78,7 +79,12 @@ std::optional<Flags> ParseFlags(int argc, char** argv, const char* version, int*
   app.add_option("--shim-library", flags.shim_library, "libvsocket.so to offer to pods; empty: none");
   app.add_option("--log-level", log_level, "Least level to log")->check(CLI::IsMember({"debug", "info", "warning", "error"}));
   app.add_option("--log-format", log_format, "Log lines for people or for collectors")->check(CLI::IsMember({"text", "json"}));
-  app.add_option("--enforcement", enforcement, "nftables rules in the pods' namespaces too")->check(CLI::IsMember({"on", "off"}));
+  app.add_option(
+         "--enforcement", enforcement,
+         "Where policies hold: both, on rings and by nftables rules in the pods; ring-only, when the cluster's CNI enforces them on "
+         "the kernel's path; auto, ring-only when one that does is seen at work on this node, otherwise both")
+      ->check(CLI::IsMember({"auto", "both", "ring-only"}));
+  app.add_option("--cni-conf-dir", flags.cni_conf_dir, "The container runtime's CNI configuration, for --enforcement=auto");
   app.add_option("--revocation-deadline-ms", flags.revocation_deadline_ms,
                  "How long after a policy's cut a process may still map the shared memory, before it is reported")
       ->check(CLI::Range(100, 600000));
@@ -92,7 +98,7 @@ std::optional<Flags> ParseFlags(int argc, char** argv, const char* version, int*
   // IsMember has seen to the words.
   flags.log_level = *telemetry::ParseLogLevel(log_level);
   flags.log_format = *telemetry::ParseLogFormat(log_format);
-  flags.enforcement = enforcement == "on";
+  flags.enforcement = *enforce::ParseEnforcementMode(enforcement);
   flags.source = source == "kube" ? SourceKind::kKube : SourceKind::kDirectory;
   CompleteKube(flags);
   if (flags.rpc_socket.empty()) flags.rpc_socket = flags.run_dir + "/agent-rpc.sock";

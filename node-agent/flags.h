@@ -5,6 +5,7 @@
 #include <optional>
 #include <string>
 
+#include "node-agent/enforce/enforcement_choice.h"
 #include "node-agent/kube/api_access.h"
 #include "node-agent/telemetry/log.h"
 
@@ -29,7 +30,8 @@ struct Flags {
   std::string shim_library = "/usr/lib/vsocket/libvsocket.so";
   telemetry::LogLevel log_level = telemetry::LogLevel::kInfo;
   telemetry::LogFormat log_format = telemetry::LogFormat::kText;
-  bool enforcement = true;
+  enforce::EnforcementMode enforcement = enforce::EnforcementMode::kAuto;
+  std::string cni_conf_dir = "/etc/cni/net.d";
   std::uint32_t revocation_deadline_ms = 1000;
   bool strict_revocation = false;
 };

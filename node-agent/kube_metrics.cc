@@ -17,10 +17,9 @@ void AddKubeMetrics(const kube::KubeSource::Counters& source, const model::Event
   telemetry::MetricsSample::Metric pods{"vsocket_pod_events_total",
                                         "Kubernetes Events on pods, by what became of them.",
                                         Kind::kCounter,
-                                        "outcome",
-                                        {{"posted", static_cast<double>(events.posted)},
-                                         {"limited", static_cast<double>(events.limited)},
-                                         {"dropped", static_cast<double>(events.dropped)}}};
+                                        {{{{"outcome", "posted"}}, static_cast<double>(events.posted)},
+                                         {{{"outcome", "limited"}}, static_cast<double>(events.limited)},
+                                         {{{"outcome", "dropped"}}, static_cast<double>(events.dropped)}}};
   sample->metrics.push_back(std::move(pods));
 }
 

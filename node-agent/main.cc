@@ -9,8 +9,9 @@
 
 #include "node-agent/agent_metrics.h"
 #include "node-agent/broker/node.h"
-#include "node-agent/enforce/nft_applier.h"
 #include "node-agent/flags.h"
+#include "node-agent/flow_recorder.h"
+#include "node-agent/kernel_path.h"
 #include "node-agent/kube/dir_source.h"
 #include "node-agent/kube/event_poster.h"
 #include "node-agent/kube/kube_source.h"
@@ -59,7 +60,7 @@ sigset_t BlockSignals() {
   return stop;
 }
 
-broker::NodeOptions NodeOptionsOf(const Flags& flags, PolicyKeeper& policy, telemetry::Log& log) {
+broker::NodeOptions NodeOptionsOf(const Flags& flags, PolicyKeeper& policy, FlowRecorder& flows, telemetry::Log& log) {
   broker::NodeOptions options;
   options.run_dir = flags.run_dir;
   options.state_dir = flags.state_dir;
@@ -70,16 +71,21 @@ broker::NodeOptions NodeOptionsOf(const Flags& flags, PolicyKeeper& policy, tele
   options.broker.revocation = {flags.revocation_deadline_ms * 1'000'000ULL, flags.strict_revocation};
   options.broker.verdict = [&policy](const model::Flow& flow) { return policy.Judge(flow); };
   options.broker.events = [&log](const broker::Event& event) { log.Write(ToLogLevel(event.level), event.what, event.fields); };
+  options.broker.flows = [&flows](model::FlowEvent event) { flows.Record(std::move(event)); };
   return options;
 }
 
-broker::NodeQuestions NodeQuestionsOf(PolicyKeeper& policy) {
+broker::NodeQuestions NodeQuestionsOf(PolicyKeeper& policy, const KernelPath& kernel) {
   broker::NodeQuestions questions;
   questions.trace = [&policy](const std::string& source, const std::string& destination, const std::string& port) {
     return policy.Trace(source, destination, port);
   };
   questions.isolated = [&policy](const model::LocalPod& pod) { return policy.Isolated(pod); };
-  questions.complete_status = [&policy](model::AgentStatus* status) { policy.CompleteStatus(status); };
+  questions.policies = [&policy] { return policy.Policies(); };
+  questions.complete_status = [&policy, &kernel](model::AgentStatus* status) {
+    policy.CompleteStatus(status);
+    kernel.CompleteStatus(status);
+  };
   questions.pods_changed = [&policy] { policy.OnPodsChanged(); };
   return questions;
 }
@@ -149,8 +155,6 @@ int Run(const Flags& flags) {
     return 1;
   };
 
-  std::unique_ptr<enforce::Enforcer> enforcer;
-  if (flags.enforcement) enforcer = std::make_unique<enforce::Enforcer>(std::make_unique<enforce::NftApplier>());
   // Null with a directory: there is nobody to tell.
   std::unique_ptr<model::EventSink> events;
   if (flags.source == SourceKind::kKube) {
@@ -158,19 +162,23 @@ int Run(const Flags& flags) {
     if (!poster) return fail(poster.Error());
     events = std::move(poster.Value());
   }
-  PolicyKeeper policy(SourceName(flags), std::move(enforcer), log);
+  PolicyKeeper policy(SourceName(flags), log);
+  FlowRecorder flows(policy, events.get());
+  KernelPath kernel(flags.enforcement, {.cni_conf_dir = flags.cni_conf_dir}, log,
+                    [&flows](const enforce::Denial& denial) { flows.RecordDenial(denial); });
 
-  auto node = broker::Node::Open(NodeOptionsOf(flags, policy, log), NodeQuestionsOf(policy));
+  auto node = broker::Node::Open(NodeOptionsOf(flags, policy, flows, log), NodeQuestionsOf(policy, kernel));
   if (!node) return fail(node.Error());
 
   auto source = StartSource(flags, policy, log);
   if (!source) return fail(source.Error());
-  policy.Begin(node->get());
+  policy.Begin(node->get(), &kernel);
 
   const telemetry::Metrics metrics([&] {
     model::AgentStatus known;
     policy.CompleteStatus(&known);
-    telemetry::MetricsSample sample = SampleAgent((*node)->Stats(), policy.EnforcerCounters(), known);
+    telemetry::MetricsSample sample =
+        SampleAgent({(*node)->Stats(), kernel.RuleCounters(), kernel.DenialCounters(), flows.Counts(), flows.Log().Lost(), known});
     if (source->kube != nullptr) AddKubeMetrics(source->kube->GetCounters(), events->GetCounters(), &sample);
     return sample;
   });
@@ -181,12 +189,13 @@ int Run(const Flags& flags) {
     http = std::move(started.Value());
   }
 
-  rpc::RpcServer rpc(**node, {flags.rpc_socket, flags.spool_dir});
+  rpc::RpcServer rpc(**node, {.socket_path = flags.rpc_socket, .spool_dir = flags.spool_dir, .flows = &flows.Log()});
   const auto spool = rpc.Start();
   if (!spool) return fail(spool.Error().message);
   for (const std::string& problem : spool.Value().problems) {
     log.Write(telemetry::LogLevel::kWarning, "spool record not applied", {{"why", problem}});
   }
+  kernel.Watch([&policy] { policy.OnPodsChanged(); });
   log.Write(telemetry::LogLevel::kInfo, "agent ready",
             {{"version", VSOCKET_VERSION}, {"run_dir", flags.run_dir}, {"rpc", flags.rpc_socket}, {"source", SourceName(flags)}});
 
@@ -194,9 +203,11 @@ int Run(const Flags& flags) {
   sigwait(&stop, &signal);
   log.Write(telemetry::LogLevel::kInfo, "agent ends", {{"signal", std::to_string(signal)}});
   // Those who ask go first, what they ask about last. Rings go on without us.
+  flows.Log().Close();
   rpc.Stop(kRpcGrace);
   http.reset();
   source.Value() = {};
+  kernel.Stop();
   policy.End();
   node.Value().reset();
   return 0;

@@ -49,6 +49,29 @@ void Broker::Say(Event::Level level, std::string what, Event::Fields fields) con
   if (options_.events) options_.events({level, std::move(what), std::move(fields)});
 }
 
+void Broker::Record(model::FlowAction action, model::FlowPath path, const Tuple& tuple, const model::Flow& flow,
+                    const model::Verdict& verdict) {
+  if (!options_.flows) return;
+  model::FlowEvent event;
+  event.action = action;
+  event.path = path;
+  event.flow = flow;
+  const bool local_opened = flow.source == tuple.local.address && flow.destination_port == tuple.remote.port;
+  event.source_port = (local_opened ? tuple.local : tuple.remote).port;
+  event.source_pod = verdict.egress.pod;
+  event.destination_pod = verdict.ingress.pod;
+  event.egress = verdict.egress;
+  event.ingress = verdict.ingress;
+  event.reason = verdict.allowed ? "allowed on a ring" : DecidedBy(verdict);
+  const PodRuntime* source = PodByAddress(flow.source);
+  const PodRuntime* destination = PodByAddress(flow.destination);
+  if (source != nullptr) event.source_uid = source->pod.uid;
+  if (destination != nullptr) event.destination_uid = destination->pod.uid;
+  const PodRuntime* seen = source != nullptr && (destination == nullptr || model::DecidedByEgress(event)) ? source : destination;
+  if (seen != nullptr) event.pod = seen->pod.ns + "/" + seen->pod.name;
+  options_.flows(std::move(event));
+}
+
 void Broker::AddPod(const model::LocalPod& pod, std::unique_ptr<PodSockets> sockets) {
   RemovePod(pod.uid, "replaced by a new sandbox");
   PodRuntime& runtime = pods_[pod.uid];

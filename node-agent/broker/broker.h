@@ -144,6 +144,8 @@ class Broker {
   Result<Proof, channel::Reason> Prove(const Session& session, int fd, bool half_closed_too);
   void Match(PendingEnd first, PendingEnd second);
   [[nodiscard]] model::Flow JudgedFlow(const TcpSocket& first, const TcpSocket& second, PodRuntime* first_pod, PodRuntime* second_pod);
+  [[nodiscard]] std::optional<model::Verdict> Judge(const Tuple& tuple,
+                                                    const model::Flow& flow) const;  // nullopt: there is nothing to judge
   [[nodiscard]] std::optional<model::Verdict> Forbidden(const Tuple& tuple, const model::Flow& flow) const;  // nullopt: allowed
   void Grant(Channel* channel, std::uint32_t side);
 
@@ -175,6 +177,8 @@ class Broker {
   [[nodiscard]] PodRuntime* PodByAddress(const model::IpAddress& address);
   [[nodiscard]] Session* SessionOf(SessionId id);
   void Say(Event::Level level, std::string what, Event::Fields fields) const;
+  // `tuple` of either end, `flow` as it was judged.
+  void Record(model::FlowAction action, model::FlowPath path, const Tuple& tuple, const model::Flow& flow, const model::Verdict& verdict);
 
   BrokerOptions options_;
   std::unique_ptr<SocketProbe> probe_;

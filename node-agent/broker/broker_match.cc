@@ -102,11 +102,15 @@ model::Flow Broker::JudgedFlow(const TcpSocket& first, const TcpSocket& second, 
   return FlowOf(first.tuple, FirstEndOpened(first.tuple, evidence(first, first_pod), evidence(second, second_pod)));
 }
 
-std::optional<model::Verdict> Broker::Forbidden(const Tuple& tuple, const model::Flow& flow) const {
+std::optional<model::Verdict> Broker::Judge(const Tuple& tuple, const model::Flow& flow) const {
   // A pod may always talk to itself (its traffic never leaves the pod).
   if (tuple.StaysInNamespace() || !options_.verdict) return std::nullopt;
-  auto verdict = options_.verdict(flow);
-  return verdict.allowed ? std::nullopt : std::optional(std::move(verdict));
+  return options_.verdict(flow);
+}
+
+std::optional<model::Verdict> Broker::Forbidden(const Tuple& tuple, const model::Flow& flow) const {
+  auto verdict = Judge(tuple, flow);
+  return !verdict || verdict->allowed ? std::nullopt : std::move(verdict);
 }
 
 void Broker::Match(PendingEnd first, PendingEnd second) {
@@ -116,11 +120,14 @@ void Broker::Match(PendingEnd first, PendingEnd second) {
   };
   const Tuple& tuple = first.end.tuple;
   model::Flow flow = FlowOf(tuple, true);
+  std::optional<model::Verdict> verdict;
   const bool same_pod = first.end.pod == second.end.pod;
   if (!same_pod) {
     flow = JudgedFlow(first.socket, second.socket, PodOf(first.end.pod), PodOf(second.end.pod));
-    if (const auto forbidden = Forbidden(tuple, flow)) {
-      Say(Event::Level::kInfo, "upgrade denied", {{"connection", tuple.ToString()}, {"why", DecidedBy(*forbidden)}});
+    verdict = Judge(tuple, flow);
+    if (verdict && !verdict->allowed) {
+      Say(Event::Level::kInfo, "upgrade denied", {{"connection", tuple.ToString()}, {"why", DecidedBy(*verdict)}});
+      Record(model::FlowAction::kDenied, model::FlowPath::kRing, tuple, flow, *verdict);
       return deny_both(Reason::kPolicy, kRetryAfterPolicyMs);
     }
   }
@@ -138,6 +145,7 @@ void Broker::Match(PendingEnd first, PendingEnd second) {
     if (const Session* session = SessionOf(channel->end[side].session)) channel->region->pid[side] = session->pid;
   }
   ++stats_.upgrades;
+  if (verdict) Record(model::FlowAction::kAllowed, model::FlowPath::kRing, tuple, flow, *verdict);
   Say(Event::Level::kDebug, "channel granted",
       {{"connection", tuple.ToString()}, {"pod", first.end.pod}, {"peer_pod", second.end.pod}, {"channel", std::to_string(channel->id)}});
   Grant(channel, 0);
@@ -191,6 +199,7 @@ bool Broker::Handle(Session& session, const channel::Reattach& reattach, std::sp
   // Nothing is answered when all is well: the renewed lease says it.
   if (const auto forbidden = Forbidden(proof->end.tuple, channel->flow)) {
     Cut(channel, DecidedBy(*forbidden), true);
+    Record(model::FlowAction::kCut, model::FlowPath::kRing, proof->end.tuple, channel->flow, *forbidden);
   } else {
     ApplyBandwidth(channel, true);
   }

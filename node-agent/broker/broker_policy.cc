@@ -50,6 +50,7 @@ std::uint32_t Broker::CutChannels(const model::Affected& affected) {
     const End& known = channel->end[channel->end[0].cookie == 0 ? 1 : 0];
     if (const auto forbidden = Forbidden(known.tuple, channel->flow)) {
       Cut(channel.get(), DecidedBy(*forbidden), true);
+      Record(model::FlowAction::kCut, model::FlowPath::kRing, known.tuple, channel->flow, *forbidden);
       ++cut;
     }
   }
@@ -83,11 +84,13 @@ std::uint32_t Broker::CutKernelConnections(const model::Affected& affected) {
     there.listens = remote != listens.end() && remote->second;
     // Nothing listens here and the other end is not on this node: it must be the one that does.
     if (remote == listens.end() && !here.listens) there.listens = true;
-    const auto forbidden = Forbidden(tuple, FlowOf(tuple, FirstEndOpened(tuple, here, there)));
+    const model::Flow flow = FlowOf(tuple, FirstEndOpened(tuple, here, there));
+    const auto forbidden = Forbidden(tuple, flow);
     if (!forbidden) continue;
     // False: the other end's cut has ended it already, and it is counted there.
     if (!DestroySocket(*found.pod, tuple, found.socket.cookie)) continue;
     ++cut;
+    Record(model::FlowAction::kCut, model::FlowPath::kKernel, tuple, flow, *forbidden);
     Say(Event::Level::kWarning, "connection cut", {{"connection", tuple.ToString()}, {"pod", *found.pod}, {"why", DecidedBy(*forbidden)}});
   }
   return cut;

@@ -105,8 +105,13 @@ class BrokerTest : public ::testing::Test {
       asked_.push_back(flow);
       model::Verdict verdict;
       verdict.allowed = allowed_ && flow.destination_port != forbidden_port_;
+      verdict.egress.allowed = true;
+      verdict.ingress.allowed = verdict.allowed;
+      verdict.egress.pod = "/a";
+      verdict.ingress.pod = "/b";
       return verdict;
     };
+    options.flows = [this](const model::FlowEvent& event) { flows_.push_back(event); };
     return options;
   }
 
@@ -159,6 +164,7 @@ class BrokerTest : public ::testing::Test {
   bool allowed_ = true;
   std::uint16_t forbidden_port_ = 0;
   std::vector<model::Flow> asked_;
+  std::vector<model::FlowEvent> flows_;
   Broker broker_;
 };
 
@@ -273,6 +279,37 @@ TEST_F(TwoShimsTest, PolicyCutsChannelsAndPlainConnections) {
   EXPECT_GE(broker_.Reevaluate(), 2U);
   EXPECT_TRUE(kernel_.sockets.empty());
   EXPECT_EQ(broker_.Stats().revocations, 1U);
+}
+
+TEST_F(TwoShimsTest, EveryVerdictThatDoesSomethingIsAFlowEvent) {
+  ASSERT_TRUE(MakeChannel(40000));
+  MakeConnection(41000);  // stays on the kernel's path
+  ASSERT_EQ(flows_.size(), 1U);
+  EXPECT_EQ(flows_[0].action, model::FlowAction::kAllowed);
+  EXPECT_EQ(flows_[0].path, model::FlowPath::kRing);
+  EXPECT_EQ(flows_[0].flow.source.ToString(), "10.0.0.1");
+  EXPECT_EQ(flows_[0].source_port, 40000);
+  EXPECT_EQ(flows_[0].flow.destination_port, 80);
+  allowed_ = false;
+  EXPECT_EQ(broker_.Reevaluate(), 2U);
+  ASSERT_EQ(flows_.size(), 3U);
+  EXPECT_EQ(flows_[1].action, model::FlowAction::kCut);
+  EXPECT_EQ(flows_[1].path, model::FlowPath::kRing);
+  EXPECT_EQ(flows_[1].source_port, 40000);
+  EXPECT_EQ(flows_[2].action, model::FlowAction::kCut);
+  EXPECT_EQ(flows_[2].path, model::FlowPath::kKernel);  // once, though both its ends are here
+  EXPECT_EQ(flows_[2].source_port, 41000);
+  for (const model::FlowEvent& event : flows_) {
+    EXPECT_EQ(event.source_uid + event.destination_uid, "ab");
+    EXPECT_EQ(event.source_pod + event.destination_pod, "/a/b");
+    EXPECT_EQ(event.pod, "/b");  // whose ingress decided
+  }
+  ASSERT_TRUE(MakeChannel(42000));
+  ASSERT_EQ(flows_.size(), 4U);
+  EXPECT_EQ(flows_[3].action, model::FlowAction::kDenied);
+  EXPECT_EQ(flows_[3].path, model::FlowPath::kRing);
+  broker_.RemovePod("a", "gone");  // no verdict's doing
+  EXPECT_EQ(flows_.size(), 4U);
 }
 
 TEST_F(TwoShimsTest, LostReleaseIsMadeUpForWhenNobodyHoldsTheSocket) {

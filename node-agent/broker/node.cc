@@ -233,6 +233,10 @@ Result<model::Verdict, ApiError> Node::TracePolicy(const std::string& source_pod
   return questions_.trace(source_pod, destination_pod, port);
 }
 
+std::vector<model::PolicyInfo> Node::Policies() {
+  return questions_.policies ? questions_.policies() : std::vector<model::PolicyInfo>();
+}
+
 BrokerStats Node::Stats() {
   return loop_->Call([&] { return broker_->Stats(); });
 }

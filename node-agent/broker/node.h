@@ -33,6 +33,7 @@ struct NodeOptions {
 struct NodeQuestions {
   std::function<Result<model::Verdict, model::ApiError>(const std::string& source, const std::string& destination, const std::string& port)>
       trace;
+  std::function<std::vector<model::PolicyInfo>()> policies;
   std::function<std::pair<bool, bool>(const model::LocalPod&)> isolated;  // ingress, egress
   std::function<void(model::AgentStatus*)> complete_status;               // source, revision, problems, ready
   // The set of local pods changed (added or removed). Called before AddPod or RemovePod returns, without locks held, on its thread.
@@ -56,6 +57,7 @@ class Node final : public model::NodeApi {
   std::vector<model::ConnectionInfo> Connections() override;
   Result<model::Verdict, model::ApiError> TracePolicy(const std::string& source_pod, const std::string& destination_pod,
                                                       const std::string& port) override;
+  std::vector<model::PolicyInfo> Policies() override;
   model::AgentStatus Status() override;
 
   // Judges every connection again, on the broker's thread; returns at once. Several calls before it runs are one.

@@ -8,6 +8,7 @@
 
 #include "channel/layout.h"
 #include "node-agent/broker/event.h"
+#include "node-agent/model/flow_event.h"
 #include "node-agent/model/mapping_probe.h"
 #include "node-agent/model/region_memory.h"
 #include "node-agent/model/verdict.h"
@@ -58,6 +59,7 @@ struct BrokerOptions {
   std::shared_ptr<model::MappingProbe> mappings = model::MakeMappingProbe();  // not null
   VerdictFunction verdict;                                                    // called on the broker's thread
   EventSink events;
+  model::FlowRecorder flows;  // what a verdict let on a ring, kept off one, or cut; may be empty
 };
 
 }  // namespace vsocket::broker

@@ -1,6 +1,6 @@
 // Keeps the nftables table of every wired pod equal to its allow list.
 //
-// Thread safety: Sync may be called from any thread, one call runs at a time. It blocks for one `nft` run per pod whose rules changed.
+// Thread safety: Sync may be called from any thread, one call runs at a time. It blocks for two `nft` runs per pod whose rules changed.
 #pragma once
 
 #include <cstdint>
@@ -8,10 +8,12 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "base/result.h"
+#include "node-agent/enforce/ruleset.h"
 #include "node-agent/model/allow_list.h"
 #include "node-agent/model/local_pod.h"
 #include "node-agent/model/shared.h"
@@ -29,13 +31,16 @@ struct ApplyError {
 class RulesetApplier {
  public:
   virtual ~RulesetApplier() = default;
-  // Applies `text` as one transaction in the pod's network namespace.
-  virtual Result<Applied, ApplyError> Apply(const model::LocalPod& pod, const std::string& text) = 0;
+  // Applies each of `texts` as a transaction of its own in the pod's network namespace, in this order, until one fails.
+  virtual Result<Applied, ApplyError> Apply(const model::LocalPod& pod, const std::vector<std::string>& texts) = 0;
+  // What nft(8) lists of chain `inet vsocket input` there; empty when there is none.
+  virtual Result<std::string, ApplyError> ListHook(const model::LocalPod& pod) = 0;
 };
 
 struct WantedRules {
   model::LocalPod pod;
   model::Shared<model::AllowList> allow;  // the same object as before: the same rules as before
+  model::Shared<ServiceRules> services;
 };
 
 struct EnforceError {
@@ -55,21 +60,30 @@ class Enforcer {
   struct Counters {
     std::uint64_t applied = 0, unchanged = 0, removed = 0, failed = 0;
   };
+  // Why refused flows are not told to anybody (ruleset.h, invariant 7); empty: they are. The kernel or nft(8) has refused the rules that
+  // tell, and taken them without: from then on every pod's are without.
+  [[nodiscard]] std::string Untold() const;
   [[nodiscard]] Counters GetCounters() const;
 
  private:
   struct Entry {
     model::LocalPod pod;
-    std::string text;                       // last applied; empty: not known what is in place
-    model::Shared<model::AllowList> allow;  // what `text` says
+    std::string text;          // of what is in place, in slot A; empty: not known
+    std::optional<Slot> slot;  // that is active; only with a text
+    // What the text follows from.
+    model::Shared<model::AllowList> allow;
+    model::Shared<ServiceRules> services;
+    bool tell = true;
   };
   void Update(const WantedRules& wanted, std::vector<EnforceError>& errors);
+  Result<Applied, ApplyError> Replace(Entry& entry, const RulesetInput& input);
   // True when there is nothing left to do for the entry.
   bool Remove(const Entry& entry, std::vector<EnforceError>& errors);
 
   std::unique_ptr<RulesetApplier> applier_;
   mutable std::mutex mutex_;
   std::map<std::string, Entry> entries_;  // by sandbox: uid, container id and interface
+  std::string untold_;
   Counters counters_;
 };
 

@@ -1,11 +1,12 @@
 // Runs nft(8) in a pod's network namespace: `nft -f -` from a thread that has entered the namespace (setns(2) is per thread, and the child
 // inherits it), with the ruleset on standard input.
 //
-// Thread safety: Apply may be called from any thread; it needs CAP_SYS_ADMIN and CAP_NET_ADMIN over the pod's namespace.
+// Thread safety: both may be called from any thread; they need CAP_SYS_ADMIN and CAP_NET_ADMIN over the pod's namespace.
 #pragma once
 
 #include <chrono>
 #include <string>
+#include <vector>
 
 #include "node-agent/enforce/enforcer.h"
 
@@ -18,7 +19,8 @@ class NftApplier : public RulesetApplier {
 
   // Errors: the namespace cannot be opened or entered, is the agent's own, or is not the one the pod was wired in (netns_cookie differs);
   // nft cannot be started, runs too long, or refuses the text (its message is passed on).
-  Result<Applied, ApplyError> Apply(const model::LocalPod& pod, const std::string& text) override;
+  Result<Applied, ApplyError> Apply(const model::LocalPod& pod, const std::vector<std::string>& texts) override;
+  Result<std::string, ApplyError> ListHook(const model::LocalPod& pod) override;
 
  private:
   std::string nft_path_;

@@ -1,142 +1,36 @@
 // The rules in real network namespaces with real connections. Needs root.
-#include <arpa/inet.h>
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <netinet/in.h>
-#include <poll.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cerrno>
 #include <chrono>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <memory>
 #include <string>
+#include <thread>
 #include <utility>
 
 #include "base/unique_fd.h"
-#include "node-agent/enforce/enforcer.h"
 #include "node-agent/enforce/nft_applier.h"
 #include "node-agent/enforce/ruleset.h"
-#include "node-agent/enforce/testing/netns_node.h"
+#include "node-agent/enforce/testing/traffic.h"
 
 namespace vsocket::enforce {
 namespace {
 
-using model::AllowEntry;
 using model::AllowList;
 using model::IpAddress;
 using model::Protocol;
-using testing::NetnsNode;
+using namespace testing;  // NOLINT: the fixture's words
 
-constexpr int kServer = 0, kFriend = 1, kStranger = 2, kHost = -1;
-constexpr int kPatienceMs = 5000;  // for what must come
-constexpr int kSilenceMs = 300;    // for what must not: the time a packet has to get through if it were let through
-
-IpAddress Ip(const std::string& text) {
-  return IpAddress::Parse(text).value();
-}
-
-sockaddr_storage Sockaddr(const std::string& ip, std::uint16_t port, socklen_t* size) {
-  sockaddr_storage storage{};
-  if (ip.find(':') != std::string::npos) {
-    auto& in6 = reinterpret_cast<sockaddr_in6&>(storage);
-    in6.sin6_family = AF_INET6;
-    in6.sin6_port = htons(port);
-    inet_pton(AF_INET6, ip.c_str(), &in6.sin6_addr);
-    *size = sizeof(in6);
-  } else {
-    auto& in = reinterpret_cast<sockaddr_in&>(storage);
-    in.sin_family = AF_INET;
-    in.sin_port = htons(port);
-    inet_pton(AF_INET, ip.c_str(), &in.sin_addr);
-    *size = sizeof(in);
-  }
-  return storage;
-}
-
-bool Readable(int fd, int ms) {
-  pollfd p{fd, POLLIN, 0};
-  return ::poll(&p, 1, ms) > 0;
-}
-
-class NftRootTest : public ::testing::Test {
- protected:
-  NftRootTest() : node_(3), enforcer_(std::make_unique<NftApplier>()) {}
-
-  UniqueFd Socket(int where, const std::string& ip, int type, std::uint16_t local_port = 0) {
-    UniqueFd fd;
-    node_.Inside(where, [&] {
-      socklen_t size = 0;
-      const sockaddr_storage address = Sockaddr(ip, local_port, &size);
-      fd = UniqueFd(::socket(address.ss_family, type | SOCK_CLOEXEC, 0));
-      const int on = 1;
-      ::setsockopt(fd.Get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
-      if (::bind(fd.Get(), reinterpret_cast<const sockaddr*>(&address), size) != 0) fd.Reset();
-    });
-    return fd;
-  }
-  UniqueFd Listen(int where, const std::string& ip, std::uint16_t port) {
-    UniqueFd fd = Socket(where, ip, SOCK_STREAM, port);
-    if (!fd.Valid() || ::listen(fd.Get(), 16) != 0) fd.Reset();
-    return fd;
-  }
-  // 0, or the errno of the connect; ETIMEDOUT when nothing came back.
-  int Connect(int where, const std::string& ip, std::uint16_t port, UniqueFd* out = nullptr) {
-    int result = -1;
-    node_.Inside(where, [&] {
-      socklen_t size = 0;
-      const sockaddr_storage address = Sockaddr(ip, port, &size);
-      UniqueFd fd(::socket(address.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
-      result = ::connect(fd.Get(), reinterpret_cast<const sockaddr*>(&address), size) == 0 ? 0 : errno;
-      if (result == EINPROGRESS) {
-        pollfd p{fd.Get(), POLLOUT, 0};
-        socklen_t length = sizeof(result);
-        if (::poll(&p, 1, kPatienceMs) <= 0) {
-          result = ETIMEDOUT;
-        } else {
-          ::getsockopt(fd.Get(), SOL_SOCKET, SO_ERROR, &result, &length);
-        }
-      }
-      if (out != nullptr) *out = std::move(fd);
-    });
-    return result;
-  }
-  static void SendTo(int fd, const std::string& ip, std::uint16_t port) {
-    socklen_t size = 0;
-    const sockaddr_storage address = Sockaddr(ip, port, &size);
-    const ssize_t sent = ::sendto(fd, "ping", 4, 0, reinterpret_cast<const sockaddr*>(&address), size);
-    // A packet dropped on the way out is told as EPERM.
-    ASSERT_TRUE(sent == 4 || errno == EPERM) << std::strerror(errno);
-  }
-  static bool Receives(int fd, int ms) {
-    if (!Readable(fd, ms)) return false;
-    char buffer[16];
-    return ::recv(fd, buffer, sizeof(buffer), MSG_DONTWAIT) == 4;
-  }
-
-  // The server lets the friend in on 6379 only, by TCP and (53) UDP.
-  static AllowList FriendOnly() {
-    AllowList list;
-    list.pod = "test/pod0";
-    list.ingress.isolated = true;
-    for (const char* ip : {"10.77.0.11", "fd77::11"}) {
-      list.ingress.entries.push_back({{Ip(ip), Ip(ip)}, Protocol::kTcp, 6379, 6379});
-      list.ingress.entries.push_back({{Ip(ip), Ip(ip)}, Protocol::kUdp, 53, 53});
-    }
-    list.node_addresses = {Ip("10.77.0.1"), Ip("fd77::1")};
-    return list;
-  }
-  void Enforce(const AllowList& list) {
-    const auto errors = enforcer_.Sync({{node_.Pod(kServer), list}});
-    ASSERT_TRUE(errors.empty()) << errors[0].what;
-  }
-
-  NetnsNode node_;
-  Enforcer enforcer_;
-};
+class NftRootTest : public TrafficTest {};
 
 TEST_F(NftRootTest, IngressAllowsRefusesAndIsRemoved) {
   for (const std::string ip : {"10.77.0.10", "fd77::10"}) {
@@ -198,9 +92,7 @@ TEST_F(NftRootTest, AConnectionThatWasCutCannotComeBackOnItsOwnPorts) {
   Enforce(everyone);
   const auto connect_from_port = [&](int* error) {
     UniqueFd fd = Socket(kStranger, "10.77.0.12", SOCK_STREAM, 40000);
-    socklen_t size = 0;
-    const sockaddr_storage address = Sockaddr("10.77.0.10", 6379, &size);
-    *error = ::connect(fd.Get(), reinterpret_cast<const sockaddr*>(&address), size) == 0 ? 0 : errno;
+    *error = ConnectFd(fd.Get(), "10.77.0.10", 6379);
     return fd;
   };
   int error = 0;
@@ -270,9 +162,7 @@ TEST_F(NftRootTest, ErrorsAboutAllowedFlowsComeIn) {
   list.egress.entries = {{{Ip("10.77.0.11"), Ip("10.77.0.11")}, Protocol::kUdp, 53, 53}};
   Enforce(list);
   const UniqueFd client = Socket(kServer, "10.77.0.10", SOCK_DGRAM, 5001);
-  socklen_t size = 0;
-  const sockaddr_storage closed = Sockaddr("10.77.0.11", 53, &size);
-  ASSERT_EQ(::connect(client.Get(), reinterpret_cast<const sockaddr*>(&closed), size), 0);
+  ASSERT_EQ(ConnectFd(client.Get(), "10.77.0.11", 53), 0);
   ASSERT_EQ(::send(client.Get(), "ping", 4, 0), 4);
   ASSERT_TRUE(Readable(client.Get(), kPatienceMs));
   char buffer[16];
@@ -298,25 +188,167 @@ TEST_F(NftRootTest, ManyElementsOfEveryKindAreAccepted) {
   EXPECT_EQ(Connect(kStranger, "10.77.0.10", 6379), ECONNREFUSED);
 }
 
+// By raw sockets, because not every kernel has SCTP: the packets are what counts.
+TEST_F(NftRootTest, SctpIsJudgedByProtocolAndPort) {
+  AllowList list = FriendOnly();
+  list.ingress.entries.push_back({{Ip("10.77.0.11"), Ip("10.77.0.11")}, Protocol::kSctp, 9999, 9999});
+  Enforce(list);
+  const auto raw = [&](int where) {
+    UniqueFd fd;
+    node_.Inside(where, [&] { fd = UniqueFd(::socket(AF_INET, SOCK_RAW | SOCK_CLOEXEC, IPPROTO_SCTP)); });
+    return fd;
+  };
+  const UniqueFd server = raw(kServer), ally = raw(kFriend), stranger = raw(kStranger);
+  ASSERT_TRUE(server.Valid() && ally.Valid() && stranger.Valid());
+  // A common header with ports (RFC 9260, section 3.1) and the head of an INIT chunk.
+  const auto send = [](const UniqueFd& from, std::uint16_t port) {
+    std::uint8_t packet[32] = {0x13, 0x88, static_cast<std::uint8_t>(port >> 8), static_cast<std::uint8_t>(port & 0xFF)};
+    packet[12] = 1;
+    packet[15] = 20;
+    EXPECT_EQ(ConnectFd(from.Get(), "10.77.0.10", 0), 0);
+    EXPECT_EQ(::send(from.Get(), packet, sizeof packet, 0), static_cast<ssize_t>(sizeof packet));
+  };
+  const auto arrives = [&](int ms) {
+    std::uint8_t packet[128];
+    return Readable(server.Get(), ms) && ::recv(server.Get(), packet, sizeof packet, MSG_DONTWAIT) > 0;
+  };
+  send(stranger, 9999);
+  send(ally, 6379);  // TCP's
+  EXPECT_FALSE(arrives(kSilenceMs));
+  send(ally, 9999);
+  EXPECT_TRUE(arrives(kPatienceMs));
+}
+
+// Another pod's address comes and goes in the list: every time the whole table is replaced. `flood` sends what is allowed and what is not
+// meanwhile; nothing of the first may be missing, nothing of the second may come.
+TEST_F(NftRootTest, AReplacementOfTheTableIsSeenByNoPacket) {
+  constexpr int kReplacements = 60;
+  const UniqueFd listener = Listen(kServer, "10.77.0.10", 6379);
+  const UniqueFd dns = Socket(kServer, "10.77.0.10", SOCK_DGRAM, 53);
+  const int room = 1 << 22;
+  ::setsockopt(dns.Get(), SOL_SOCKET, SO_RCVBUFFORCE, &room, sizeof room);
+  const UniqueFd ally = Socket(kFriend, "10.77.0.11", SOCK_DGRAM, 5000), stranger = Socket(kStranger, "10.77.0.12", SOCK_DGRAM, 5000);
+  AllowList list = FriendOnly();
+  Enforce(list);
+  UniqueFd client;
+  ASSERT_EQ(Connect(kFriend, "10.77.0.10", 6379, &client), 0);
+  const UniqueFd served(::accept(listener.Get(), nullptr, nullptr));
+
+  std::atomic<bool> over{false};
+  unsigned refused = 0, opened = 0, strangers_in = 0;
+  int last_error = 0;
+  ::fcntl(listener.Get(), F_SETFL, O_NONBLOCK);
+  std::thread connects([&] {
+    while (!over) {
+      const int error = Connect(kFriend, "10.77.0.10", 6379);
+      if (error != 0) {
+        ++refused;
+        last_error = error;
+      }
+      strangers_in += Connect(kStranger, "10.77.0.10", 6379) == 0 ? 1 : 0;
+      ++opened;
+      while (UniqueFd(::accept(listener.Get(), nullptr, nullptr)).Valid()) {
+      }
+    }
+  });
+  unsigned sent = 0, received = 0, wrong = 0, echoed = 0;
+  std::thread datagrams([&] {
+    char buffer[16];
+    while (!over) {
+      SendTo(ally.Get(), "10.77.0.10", 53);
+      SendTo(stranger.Get(), "10.77.0.10", 53);
+      ++sent;
+      if (Receives(dns.Get(), kPatienceMs)) ++received;
+      if (::recv(dns.Get(), buffer, sizeof buffer, MSG_DONTWAIT) > 0) ++wrong;
+      if (::send(client.Get(), "ping", 4, MSG_NOSIGNAL) == 4 && Receives(served.Get(), kPatienceMs)) ++echoed;
+    }
+  });
+  for (int i = 0; i < kReplacements; ++i) {
+    list.ingress.entries.resize(4);
+    if (i % 2 == 0) list.ingress.entries.push_back({{Ip("10.77.0.99"), Ip("10.77.0.99")}, Protocol::kTcp, 80, 80});
+    Enforce(list);
+  }
+  over = true;
+  connects.join();
+  datagrams.join();
+  EXPECT_EQ(enforcer_.GetCounters().applied, kReplacements + 1U);
+  EXPECT_EQ(received, sent);
+  EXPECT_EQ(echoed, sent);
+  EXPECT_EQ(wrong, 0U);
+  EXPECT_EQ(refused, 0U) << "of " << opened << ", " << std::strerror(last_error);
+  EXPECT_EQ(strangers_in, 0U);
+  EXPECT_GT(sent, 100U);
+  EXPECT_GT(opened, 50U);
+  std::printf("%d replacements: %u datagrams, %u segments there, %u connections, none lost; none of the stranger's came\n", kReplacements,
+              sent, echoed, opened);
+}
+
+// An agent that is started again finds the table of the one before, and goes on with the other slot.
+TEST_F(NftRootTest, ARestartedAgentsRulesTakeOverWithoutAGap) {
+  const UniqueFd listener = Listen(kServer, "10.77.0.10", 6379);
+  Enforce(FriendOnly());
+  NftApplier applier;
+  EXPECT_EQ(ActiveSlot(applier.ListHook(node_.Pod(kServer)).Value()), Slot::kA);
+  Enforcer second(std::make_unique<NftApplier>());
+  EXPECT_TRUE(second.Sync({{node_.Pod(kServer), FriendOnly(), {}}}).empty());
+  EXPECT_EQ(ActiveSlot(applier.ListHook(node_.Pod(kServer)).Value()), Slot::kB);
+  EXPECT_EQ(Connect(kFriend, "10.77.0.10", 6379), 0);
+  EXPECT_EQ(Connect(kStranger, "10.77.0.10", 6379), ECONNREFUSED);
+  // One that is not ours goes, in the transaction that brings ours.
+  const std::string foreign =
+      "table inet vsocket {\n  set node4_a {\n    type ipv6_addr\n  }\n  chain input {\n    type filter hook input priority 0\n  }\n}\n";
+  const auto applied = applier.Apply(node_.Pod(kServer), {RemovalText() + foreign});
+  ASSERT_TRUE(applied.Ok()) << applied.Error().what;
+  EXPECT_FALSE(ActiveSlot(applier.ListHook(node_.Pod(kServer)).Value()));
+  Enforcer third(std::make_unique<NftApplier>());
+  const auto errors = third.Sync({{node_.Pod(kServer), FriendOnly(), {}}});
+  EXPECT_TRUE(errors.empty()) << errors[0].what;
+  EXPECT_EQ(Connect(kFriend, "10.77.0.10", 6379), 0);
+  EXPECT_EQ(Connect(kStranger, "10.77.0.10", 6379), ECONNREFUSED);
+}
+
+TEST_F(NftRootTest, AServicesAddressIsJudgedByTheServiceAlone) {
+  AllowList list;
+  list.egress.isolated = true;
+  list.egress.entries = {{{Ip("10.96.0.0"), Ip("10.96.255.255")}, {}, 0, 65535}};  // a rule that means the addresses of Services
+  ServiceRules services;
+  services.addresses = {Ip("10.96.0.1"), Ip("10.96.0.2")};
+  services.entries = {{{Ip("10.96.0.1"), Ip("10.96.0.1")}, Protocol::kTcp, 80, 80}};
+  // The bridge plays kube-proxy: all of these addresses are its own.
+  node_.Inside(kHost, [] {
+    ASSERT_EQ(std::system("ip addr add 10.96.0.1/32 dev br0 && ip addr add 10.96.0.2/32 dev br0 && "
+                          "ip addr add 10.96.0.3/32 dev br0"),
+              0);
+  });
+  const UniqueFd first = Listen(kHost, "10.96.0.1", 80), second = Listen(kHost, "10.96.0.2", 80), third = Listen(kHost, "10.96.0.3", 80);
+  ASSERT_TRUE(first.Valid() && second.Valid() && third.Valid());
+  const auto errors = enforcer_.Sync({{node_.Pod(kServer), list, services}});
+  ASSERT_TRUE(errors.empty()) << errors[0].what;
+  EXPECT_EQ(Connect(kServer, "10.96.0.1", 80), 0);
+  EXPECT_EQ(Connect(kServer, "10.96.0.1", 81), ECONNREFUSED);
+  EXPECT_EQ(Connect(kServer, "10.96.0.2", 80), ECONNREFUSED);  // though the rule covers it
+  EXPECT_EQ(Connect(kServer, "10.96.0.3", 80), 0);             // not a Service's
+}
+
 class NftApplierTest : public NftRootTest {};
 
 TEST_F(NftApplierTest, SaysWhatIsWrong) {
   NftApplier applier;
   model::LocalPod pod = node_.Pod(kServer);
-  const auto refused = applier.Apply(pod, "nonsense\n");
+  const auto refused = applier.Apply(pod, {"nonsense\n"});
   ASSERT_FALSE(refused.Ok());
   EXPECT_FALSE(refused.Error().namespace_gone);
   EXPECT_NE(refused.Error().what.find("nonsense"), std::string::npos) << refused.Error().what;
 
   pod.netns_cookie = 1;  // no namespace has it
-  EXPECT_TRUE(applier.Apply(pod, RemovalText()).Error().namespace_gone);
+  EXPECT_TRUE(applier.Apply(pod, {RemovalText()}).Error().namespace_gone);
   pod.netns_path = "/proc/self/ns/net";
-  EXPECT_NE(applier.Apply(pod, RemovalText()).Error().what.find("own network namespace"), std::string::npos);
+  EXPECT_NE(applier.Apply(pod, {RemovalText()}).Error().what.find("own network namespace"), std::string::npos);
   pod.netns_path = "/nonexistent/netns";
-  EXPECT_TRUE(applier.Apply(pod, RemovalText()).Error().namespace_gone);
+  EXPECT_TRUE(applier.Apply(pod, {RemovalText()}).Error().namespace_gone);
   pod.netns_path = "/etc/hostname";
-  EXPECT_TRUE(applier.Apply(pod, RemovalText()).Error().namespace_gone);
-  EXPECT_NE(NftApplier("/nonexistent/nft").Apply(node_.Pod(kServer), RemovalText()).Error().what.find("cannot be started"),
+  EXPECT_TRUE(applier.Apply(pod, {RemovalText()}).Error().namespace_gone);
+  EXPECT_NE(NftApplier("/nonexistent/nft").Apply(node_.Pod(kServer), {RemovalText()}).Error().what.find("cannot be started"),
             std::string::npos);
 }
 
@@ -327,7 +359,7 @@ TEST_F(NftApplierTest, AnNftThatHangsIsKilled) {
   ASSERT_EQ(::write(script.Get(), text.data(), text.size()), static_cast<ssize_t>(text.size()));
   ASSERT_EQ(::fchmod(script.Get(), 0700), 0);
   script.Reset();
-  const auto result = NftApplier(path, std::chrono::milliseconds(100)).Apply(node_.Pod(kServer), RemovalText());
+  const auto result = NftApplier(path, std::chrono::milliseconds(100)).Apply(node_.Pod(kServer), {RemovalText()});
   ::unlink(path);
   ASSERT_FALSE(result.Ok());
   EXPECT_NE(result.Error().what.find("killed"), std::string::npos) << result.Error().what;

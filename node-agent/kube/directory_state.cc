@@ -187,6 +187,8 @@ DirectoryState::View DirectoryState::Assemble() {
     collector.Add(
         "Node", path, file.in_force.nodes, [](const model::Node& node) { return node.name; }, view.state.nodes);
     collector.Add("NetworkPolicy", path, file.in_force.policies, NamespacedName<model::NetworkPolicy>, view.state.policies);
+    collector.Add("Service", path, file.in_force.services, NamespacedName<model::Service>, view.state.services);
+    collector.Add("EndpointSlice", path, file.in_force.endpoint_slices, NamespacedName<model::EndpointSlice>, view.state.endpoint_slices);
   }
   complete_ = complete_ || (listed_ && std::none_of(files_.begin(), files_.end(), [](const auto& file) { return file.second.unclear; }));
   view.complete = complete_;

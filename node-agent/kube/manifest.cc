@@ -31,7 +31,8 @@ class ManifestReader {
       return;
     }
     const std::string api = reader.Text(object.Find("apiVersion"), "apiVersion").value_or("");
-    if (*kind == "List" || *kind == "PodList" || *kind == "NamespaceList" || *kind == "NetworkPolicyList") {
+    if (*kind == "List" || *kind == "PodList" || *kind == "NamespaceList" || *kind == "NetworkPolicyList" || *kind == "ServiceList" ||
+        *kind == "EndpointSliceList") {
       ReadList(object, *kind, reader);
     } else if (*kind == "NetworkPolicy") {
       ReadPolicy(object, api, reader, errors_before);
@@ -44,6 +45,12 @@ class ManifestReader {
     } else if (*kind == "Node" && RequireApi(object, api, "v1", reader)) {
       model::Node node = ReadNode(object, reader);
       if (out_.errors.size() == errors_before) out_.nodes.push_back({std::move(node), object.line});
+    } else if (*kind == "Service" && RequireApi(object, api, "v1", reader)) {
+      model::Service service = ReadService(object, reader);
+      if (out_.errors.size() == errors_before) out_.services.push_back({std::move(service), object.line});
+    } else if (*kind == "EndpointSlice" && RequireApi(object, api, "discovery.k8s.io/v1", reader)) {
+      model::EndpointSlice slice = ReadEndpointSlice(object, reader);
+      if (out_.errors.size() == errors_before) out_.endpoint_slices.push_back({std::move(slice), object.line});
     } else if (*kind != "Pod" && *kind != "Namespace" && *kind != "Node" && *kind != "Service" && *kind != "EndpointSlice") {
       out_.notes.push_back({object.line, "ignored: an object of kind " + *kind});
     }

@@ -22,6 +22,8 @@ struct Manifest {
   std::vector<Located<model::Namespace>> namespaces;
   std::vector<Located<model::NetworkPolicy>> policies;
   std::vector<Located<model::Node>> nodes;
+  std::vector<Located<model::Service>> services;
+  std::vector<Located<model::EndpointSlice>> endpoint_slices;
   // One for each NetworkPolicy with an error: what stands in for it while there is no good version (see QuarantinePolicy).
   std::vector<Located<model::NetworkPolicy>> quarantine;
   std::vector<YamlError> errors;
@@ -32,7 +34,8 @@ struct Manifest {
   std::vector<YamlError> notes;
 };
 
-// Any number of documents, JSON included; `kind: List` (and PodList, NamespaceList, NetworkPolicyList) is unpacked.
+// Any number of documents, JSON included; `kind: List` (and PodList, NamespaceList, NetworkPolicyList, ServiceList, EndpointSliceList) is
+// unpacked.
 Manifest ReadManifest(std::string_view text, const YamlLimits& limits = {});
 
 }  // namespace vsocket::kube

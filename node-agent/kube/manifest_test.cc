@@ -120,6 +120,32 @@ TEST(ManifestTest, ReadsNodesAndWhereTheirAgentsAre) {
   }
 }
 
+TEST(ManifestTest, ReadsServicesAndEndpointSlices) {
+  const Manifest manifest = ReadManifest(R"(
+{apiVersion: v1, kind: Service, metadata: {name: web, namespace: shop}, spec: {clusterIP: 10.96.0.1, ports: [{name: http, port: 80}]}}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSliceList
+items:
+- apiVersion: discovery.k8s.io/v1
+  kind: EndpointSlice
+  metadata: {name: web-1, namespace: shop, labels: {kubernetes.io/service-name: web}}
+  addressType: IPv4
+  endpoints: [{addresses: [10.1.0.1]}]
+  ports: [{name: http, port: 8080}]
+---
+{apiVersion: v1, kind: Service, metadata: {name: bad}, spec: {clusterIP: nowhere}}
+---
+{apiVersion: v1, kind: EndpointSlice, metadata: {name: bad}}
+)");
+  ASSERT_EQ(manifest.services.size(), 1u);
+  EXPECT_EQ(manifest.services[0].object.cluster_ips.at(0).ToString(), "10.96.0.1");
+  ASSERT_EQ(manifest.endpoint_slices.size(), 1u);
+  EXPECT_EQ(manifest.endpoint_slices[0].object.service, "web");
+  EXPECT_EQ(manifest.endpoint_slices[0].object.ports.at(0).number, 8080);
+  EXPECT_EQ(manifest.errors.size(), 2u) << Errors(manifest);
+}
+
 TEST(ManifestTest, ObjectsThatAreWrong) {
   const struct {
     const char* text;

@@ -151,9 +151,9 @@ struct ClusterState {
   std::vector<Shared<Pod>> pods;
   std::vector<Shared<Namespace>> namespaces;
   std::vector<Shared<NetworkPolicy>> policies;
-  std::vector<Service> services;               // from an API server only, as are the next two
+  std::vector<Service> services;
   std::vector<EndpointSlice> endpoint_slices;  // policies are judged on backends, not on Services
-  std::optional<Node> node;                    // the agent's own
+  std::optional<Node> node;                    // the agent's own; from an API server only
   std::vector<Node> nodes;                     // from a directory only: where the agents of other nodes are
   std::uint64_t revision = 0;                  // grows with every published snapshot
 };

@@ -32,6 +32,32 @@ struct LocalPodStatus {
   Bandwidth bandwidth;
 };
 
+// Something that people should know of, as long as it lasts.
+struct Condition {
+  std::string type;     // for programs: "PacketFilterNotSet"
+  std::string subject;  // "pod ns/name", "service ns/name", "node"
+  std::string what;     // in words
+  bool operator==(const Condition&) const = default;
+};
+
+// Where policies hold besides on rings.
+struct EnforcementStatus {
+  std::string asked;     // "auto", "both" or "ring-only"
+  std::string in_force;  // "both" or "ring-only"
+  std::string why;       // in words
+};
+
+// One NetworkPolicy in force, for people.
+struct PolicyInfo {
+  std::string ns, name;
+  std::string selects;  // in words
+  bool isolates_ingress = false, isolates_egress = false;
+  std::vector<std::string> ingress, egress;  // a rule each, in words
+  std::vector<std::string> local_pods;       // "ns/name" of those of this node that it selects: the first 100 by name
+  std::uint32_t local_pod_count = 0, pod_count = 0;
+  std::vector<std::string> problems;  // what is wrong with it
+};
+
 struct AgentStatus {
   std::string version;
   std::uint64_t instance = 0;
@@ -42,6 +68,8 @@ struct AgentStatus {
   std::uint32_t pods = 0, processes = 0, channels = 0, regions = 0;
   std::uint64_t upgrades = 0, denials = 0, revocations = 0;
   bool ready = false;
+  EnforcementStatus enforcement;
+  std::vector<Condition> conditions;
 };
 
 class NodeApi {
@@ -56,9 +84,10 @@ class NodeApi {
   virtual Result<std::uint32_t, ApiError> CollectPods(const std::vector<std::pair<std::string, std::string>>& keep) = 0;
   virtual std::vector<LocalPodStatus> Pods() = 0;
   virtual std::vector<ConnectionInfo> Connections() = 0;
-  // Pods by "ns/name"; `port` a number or a port name of the destination.
+  // Pods by "ns/name"; `port` a number or a port name of the destination, then "/udp" or "/sctp" when it is not TCP.
   virtual Result<Verdict, ApiError> TracePolicy(const std::string& source_pod, const std::string& destination_pod,
                                                 const std::string& port) = 0;
+  virtual std::vector<PolicyInfo> Policies() = 0;
   virtual AgentStatus Status() = 0;
 };
 

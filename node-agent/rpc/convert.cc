@@ -43,6 +43,35 @@ void ToProto(const model::DirectionVerdict& verdict, v1::DirectionVerdict* out) 
   out->set_pod(verdict.pod);
   for (const std::string& policy : verdict.isolated_by) out->add_isolated_by(policy);
   out->set_decided_by(verdict.decided_by);
+  out->set_policy(verdict.policy);
+  out->set_rule(verdict.rule);
+  out->set_peer(verdict.peer);
+  out->set_rule_text(verdict.rule_text);
+  out->set_peer_text(verdict.peer_text);
+}
+
+const char* ProtocolText(model::Protocol protocol) {
+  switch (protocol) {
+    case model::Protocol::kTcp:
+      return "TCP";
+    case model::Protocol::kUdp:
+      return "UDP";
+    case model::Protocol::kSctp:
+      return "SCTP";
+  }
+  return "";
+}
+
+v1::FlowAction ActionOf(model::FlowAction action) {
+  switch (action) {
+    case model::FlowAction::kAllowed:
+      return v1::FLOW_ACTION_ALLOWED;
+    case model::FlowAction::kDenied:
+      return v1::FLOW_ACTION_DENIED;
+    case model::FlowAction::kCut:
+      return v1::FLOW_ACTION_CUT;
+  }
+  return v1::FLOW_ACTION_UNSPECIFIED;
 }
 
 }  // namespace
@@ -124,6 +153,49 @@ void ToProto(const model::Verdict& verdict, v1::TracePolicyResponse* out) {
   out->set_allowed(verdict.allowed);
   ToProto(verdict.egress, out->mutable_egress());
   ToProto(verdict.ingress, out->mutable_ingress());
+  if (verdict.asked.source != model::IpAddress() || verdict.asked.destination != model::IpAddress()) {
+    out->set_source_ip(verdict.asked.source.ToString());
+    out->set_destination_ip(verdict.asked.destination.ToString());
+  }
+  out->set_port(verdict.asked.destination_port);
+  out->set_protocol(ProtocolText(verdict.asked.protocol));
+}
+
+void ToProto(const model::PolicyInfo& policy, v1::Policy* out) {
+  out->set_namespace_(policy.ns);
+  out->set_name(policy.name);
+  out->set_selects(policy.selects);
+  out->set_isolates_ingress(policy.isolates_ingress);
+  out->set_isolates_egress(policy.isolates_egress);
+  for (const std::string& rule : policy.ingress) out->add_ingress(rule);
+  for (const std::string& rule : policy.egress) out->add_egress(rule);
+  for (const std::string& pod : policy.local_pods) out->add_local_pods(pod);
+  out->set_local_pod_count(policy.local_pod_count);
+  out->set_pod_count(policy.pod_count);
+  for (const std::string& problem : policy.problems) out->add_problems(problem);
+}
+
+void ToProto(const model::FlowEvent& event, v1::FlowEvent* out) {
+  out->set_sequence(event.sequence);
+  out->set_unix_nanos(event.unix_nanos);
+  out->set_action(ActionOf(event.action));
+  out->set_path(event.path == model::FlowPath::kRing ? v1::FLOW_PATH_RING : v1::FLOW_PATH_KERNEL);
+  out->set_protocol(ProtocolText(event.flow.protocol));
+  out->set_source_ip(event.flow.source.ToString());
+  out->set_source_port(event.source_port);
+  out->set_source_pod(event.source_pod);
+  out->set_destination_ip(event.flow.destination.ToString());
+  out->set_destination_port(event.flow.destination_port);
+  out->set_destination_pod(event.destination_pod);
+  out->set_pod(event.pod);
+  const bool by_egress = model::DecidedByEgress(event);
+  const model::DirectionVerdict& decided = by_egress ? event.egress : event.ingress;
+  out->set_direction(by_egress ? "egress" : "ingress");
+  out->set_policy(decided.policy.empty() && !decided.allowed && !decided.isolated_by.empty() ? decided.isolated_by.front()
+                                                                                             : decided.policy);
+  out->set_reason(event.reason);
+  ToProto(event.egress, out->mutable_egress());
+  ToProto(event.ingress, out->mutable_ingress());
 }
 
 void ToProto(const model::AgentStatus& status, v1::StatusResponse* out) {
@@ -146,6 +218,15 @@ void ToProto(const model::AgentStatus& status, v1::StatusResponse* out) {
   out->set_revocations(status.revocations);
   out->set_ready(status.ready);
   out->set_protocol_version(kProtocolVersion);
+  out->mutable_enforcement()->set_asked(status.enforcement.asked);
+  out->mutable_enforcement()->set_in_force(status.enforcement.in_force);
+  out->mutable_enforcement()->set_why(status.enforcement.why);
+  for (const model::Condition& condition : status.conditions) {
+    v1::Condition* message = out->add_conditions();
+    message->set_type(condition.type);
+    message->set_subject(condition.subject);
+    message->set_what(condition.what);
+  }
 }
 
 grpc::Status ToStatus(const ApiError& error) {

@@ -6,6 +6,7 @@
 #include <vsocket/v1/agent.pb.h>
 
 #include "base/result.h"
+#include "node-agent/model/flow_event.h"
 #include "node-agent/model/node_api.h"
 
 namespace vsocket::rpc {
@@ -17,6 +18,8 @@ void ToProto(const model::LocalPod& pod, v1::LocalPod* out);
 void ToProto(const model::LocalPodStatus& status, v1::PodStatus* out);
 void ToProto(const model::ConnectionInfo& connection, v1::Connection* out);
 void ToProto(const model::Verdict& verdict, v1::TracePolicyResponse* out);
+void ToProto(const model::PolicyInfo& policy, v1::Policy* out);
+void ToProto(const model::FlowEvent& event, v1::FlowEvent* out);
 void ToProto(const model::AgentStatus& status, v1::StatusResponse* out);
 
 grpc::Status ToStatus(const model::ApiError& error);

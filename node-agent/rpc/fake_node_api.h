@@ -21,6 +21,7 @@ class FakeNodeApi : public model::NodeApi {
   std::function<void()> on_add = [] {};  // runs in each AddPod, before anything else, without the lock
   model::AgentStatus status;
   std::vector<model::ConnectionInfo> connections;
+  std::vector<model::PolicyInfo> policies;
   Answer<model::Verdict> verdict = model::Verdict{};
   std::vector<std::string> traced;  // the arguments of the last TracePolicy
 
@@ -82,6 +83,8 @@ class FakeNodeApi : public model::NodeApi {
     traced = {source_pod, destination_pod, port};
     return verdict;
   }
+
+  std::vector<model::PolicyInfo> Policies() override { return policies; }
 
   model::AgentStatus Status() override {
     const std::lock_guard<std::mutex> lock(mutex_);

@@ -70,7 +70,7 @@ Result<Done, ApiError> CheckFree(const std::string& path) {
 class RpcServer::Impl {
  public:
   Impl(model::NodeApi& api, RpcServerOptions options)
-      : api_(api), options_(std::move(options)), gate_(options_.protocol_version), cni_(api, gate_), inspect_(api, gate_) {}
+      : api_(api), options_(std::move(options)), gate_(options_.protocol_version), cni_(api, gate_), inspect_(api, options_.flows, gate_) {}
 
   Result<SpoolReport, ApiError> Start() {
     const std::string& path = options_.socket_path;

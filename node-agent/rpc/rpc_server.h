@@ -14,6 +14,7 @@
 #include <string>
 
 #include "base/result.h"
+#include "node-agent/model/flow_source.h"
 #include "node-agent/model/node_api.h"
 #include "node-agent/rpc/spool.h"
 #include "proto/version.h"
@@ -24,6 +25,7 @@ struct RpcServerOptions {
   std::string socket_path;  // at most 98 bytes: the socket is made beside it under a longer name (unix(7): sun_path is 108)
   std::string spool_dir;    // proto/spool.h; empty: no spool
   std::uint32_t protocol_version = kProtocolVersion;  // of requests that are served; tests play an agent of another release
+  model::FlowSource* flows = nullptr;                 // must outlive the server; null: no flow events
 };
 
 class RpcServer {

@@ -242,8 +242,17 @@ TEST_F(RpcServerTest, ManyConnectionsComeInPagesAndAPodSeesOnlyItsOwn) {
 
 TEST_F(RpcServerTest, AVerdictKeepsItsExplanation) {
   model::Verdict verdict;
-  verdict.egress = {true, "default/a", {}, "no policy selects the pod"};
-  verdict.ingress = {false, "default/b", {"default/deny", "default/web"}, "no rule matches"};
+  verdict.egress.allowed = true;
+  verdict.egress.pod = "default/a";
+  verdict.egress.policy = "default/out";
+  verdict.egress.rule = 2;
+  verdict.egress.peer = 1;
+  verdict.egress.rule_text = "to everyone";
+  verdict.egress.peer_text = "nobody";
+  verdict.ingress.pod = "default/b";
+  verdict.ingress.isolated_by = {"default/deny", "default/web"};
+  verdict.ingress.decided_by = "no rule matches";
+  verdict.asked = {*model::IpAddress::Parse("10.0.0.1"), *model::IpAddress::Parse("10.0.0.2"), 8080, model::Protocol::kUdp};
   api_.verdict = verdict;
   auto server = Serve();
   auto request = Make<v1::TracePolicyRequest>();
@@ -258,6 +267,14 @@ TEST_F(RpcServerTest, AVerdictKeepsItsExplanation) {
   EXPECT_TRUE(response.egress().allowed());
   EXPECT_EQ(response.ingress().isolated_by_size(), 2);
   EXPECT_EQ(response.ingress().decided_by(), "no rule matches");
+  EXPECT_EQ(response.egress().policy(), "default/out");
+  EXPECT_EQ(response.egress().rule(), 2U);
+  EXPECT_EQ(response.egress().peer(), 1U);
+  EXPECT_EQ(response.egress().rule_text(), "to everyone");
+  EXPECT_EQ(response.egress().peer_text(), "nobody");
+  EXPECT_EQ(response.source_ip() + " " + response.destination_ip(), "10.0.0.1 10.0.0.2");
+  EXPECT_EQ(response.port(), 8080U);
+  EXPECT_EQ(response.protocol(), "UDP");
 }
 
 TEST_F(RpcServerTest, TheSecondAgentIsTurnedAwayAndTheFirstGoesOn) {

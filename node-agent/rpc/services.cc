@@ -1,5 +1,6 @@
 #include "node-agent/rpc/services.h"
 
+#include <chrono>
 #include <string>
 #include <utility>
 #include <vector>
@@ -10,6 +11,30 @@ namespace vsocket::rpc {
 namespace {
 
 constexpr int kConnectionsPerPage = 512;  // about 150 KiB of the 4 MiB a client accepts in a message
+constexpr int kPoliciesPageBytes = 1 << 20;
+constexpr std::size_t kFlowsPerPage = 128;
+// How long a follower's thread sleeps before it looks whether the client is still there.
+constexpr std::chrono::milliseconds kFollowerLooks{500};
+
+bool Wanted(const model::FlowEvent& event, const v1::WatchFlowsRequest& request) {
+  if (request.denied() && event.action == model::FlowAction::kAllowed) return false;
+  if (event.unix_nanos <= request.after_unix_nanos()) return false;
+  return request.pod().empty() || request.pod() == event.source_pod || request.pod() == event.destination_pod;
+}
+
+// Counts one follower as long as it lives.
+class Follower {
+ public:
+  explicit Follower(std::atomic<int>& count) : count_(count), number_(++count) {}
+  ~Follower() { --count_; }
+  Follower(const Follower&) = delete;
+  Follower& operator=(const Follower&) = delete;
+  [[nodiscard]] int Number() const { return number_; }
+
+ private:
+  std::atomic<int>& count_;
+  const int number_;
+};
 
 }  // namespace
 
@@ -110,6 +135,53 @@ grpc::Status InspectService::TracePolicy(grpc::ServerContext*, const v1::TracePo
   auto verdict = api_.TracePolicy(request->source_pod(), request->destination_pod(), request->port());
   if (!verdict) return ToStatus(verdict.Error());
   ToProto(*verdict, response);
+  return grpc::Status::OK;
+}
+
+grpc::Status InspectService::ListPolicies(grpc::ServerContext*, const v1::ListPoliciesRequest* request,
+                                          grpc::ServerWriter<v1::PoliciesPage>* pages) {
+  if (auto refusal = gate_.Admit(request->protocol_version()); !refusal.ok()) return refusal;
+  v1::PoliciesPage page;
+  std::size_t bytes = 0;
+  for (const model::PolicyInfo& policy : api_.Policies()) {
+    ToProto(policy, page.add_policies());
+    bytes += page.policies(page.policies_size() - 1).ByteSizeLong();
+    if (bytes < kPoliciesPageBytes) continue;
+    if (!pages->Write(page)) return {grpc::StatusCode::CANCELLED, "the client went away"};
+    page.Clear();
+    bytes = 0;
+  }
+  if (page.policies_size() > 0) pages->Write(page);
+  return grpc::Status::OK;
+}
+
+grpc::Status InspectService::WatchFlows(grpc::ServerContext* context, const v1::WatchFlowsRequest* request,
+                                        grpc::ServerWriter<v1::FlowsPage>* pages) {
+  if (auto refusal = gate_.Admit(request->protocol_version()); !refusal.ok()) return refusal;
+  if (flows_ == nullptr) return {grpc::StatusCode::UNAVAILABLE, "this agent keeps no flow events"};
+  const Follower follower(followers_);
+  if (follower.Number() > kMostFollowers) {
+    return {grpc::StatusCode::UNAVAILABLE, "too many clients look at flow events: " + std::to_string(kMostFollowers) + " do already"};
+  }
+  const std::uint64_t end = flows_->NextFlow();
+  std::uint64_t from = 0;
+  v1::FlowsPage page;
+  while (!context->IsCancelled()) {
+    const bool live = request->follow();
+    if (!live && from >= end) break;
+    model::FlowBatch batch = flows_->ReadFlows(from, kFlowsPerPage, live ? kFollowerLooks : std::chrono::milliseconds(0));
+    from = batch.next;
+    page.set_lost(page.lost() + batch.lost);
+    for (const model::FlowEvent& event : batch.events) {
+      if ((live || event.sequence < end) && Wanted(event, *request)) ToProto(event, page.add_events());
+    }
+    if (page.events_size() > 0 || page.lost() > 0) {
+      // Waits while the client does not read: then the ring goes on without it.
+      if (!pages->Write(page)) return {grpc::StatusCode::CANCELLED, "the client went away"};
+      page.Clear();
+    }
+    if (batch.over || (!live && batch.events.empty())) break;
+  }
   return grpc::Status::OK;
 }
 

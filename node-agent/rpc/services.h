@@ -7,10 +7,12 @@
 #include <grpcpp/grpcpp.h>
 #include <vsocket/v1/agent.grpc.pb.h>
 
+#include <atomic>
 #include <condition_variable>
 #include <cstdint>
 #include <mutex>
 
+#include "node-agent/model/flow_source.h"
 #include "node-agent/model/node_api.h"
 
 namespace vsocket::rpc {
@@ -52,17 +54,27 @@ class CniService final : public v1::Cni::Service {
 
 class InspectService final : public v1::Inspect::Service {
  public:
-  InspectService(model::NodeApi& api, Gate& gate) : api_(api), gate_(gate) {}
+  // So many clients may follow flow events: each takes one of the server's threads.
+  static constexpr int kMostFollowers = 16;
+
+  // `flows` may be null: there are no flow events to see.
+  InspectService(model::NodeApi& api, model::FlowSource* flows, Gate& gate) : api_(api), flows_(flows), gate_(gate) {}
 
   grpc::Status Status(grpc::ServerContext*, const v1::StatusRequest* request, v1::StatusResponse* response) override;
   grpc::Status ListPods(grpc::ServerContext*, const v1::ListPodsRequest* request, v1::ListPodsResponse* response) override;
   grpc::Status ListConnections(grpc::ServerContext*, const v1::ListConnectionsRequest* request,
                                grpc::ServerWriter<v1::ConnectionsPage>* pages) override;
   grpc::Status TracePolicy(grpc::ServerContext*, const v1::TracePolicyRequest* request, v1::TracePolicyResponse* response) override;
+  grpc::Status ListPolicies(grpc::ServerContext*, const v1::ListPoliciesRequest* request,
+                            grpc::ServerWriter<v1::PoliciesPage>* pages) override;
+  grpc::Status WatchFlows(grpc::ServerContext* context, const v1::WatchFlowsRequest* request,
+                          grpc::ServerWriter<v1::FlowsPage>* pages) override;
 
  private:
   model::NodeApi& api_;
+  model::FlowSource* const flows_;
   Gate& gate_;
+  std::atomic<int> followers_{0};
 };
 
 }  // namespace vsocket::rpc

@@ -33,7 +33,8 @@ TEST(HttpServer, AnswersMetricsAndHealth) {
   Metrics metrics([] {
     MetricsSample sample;
     sample.Add(MetricsSample::Kind::kGauge, "vsocket_channels", "Channels.", 3);
-    sample.metrics.push_back({"vsocket_denials_total", "Denials.", MetricsSample::Kind::kCounter, "reason", {{"policy", 2}, {"quota", 0}}});
+    sample.metrics.push_back(
+        {"vsocket_denials_total", "Denials.", MetricsSample::Kind::kCounter, {{{{"reason", "policy"}}, 2}, {{{"reason", "quota"}}, 0}}});
     return sample;
   });
   bool ready = false;

@@ -19,7 +19,7 @@ std::string Metrics::Render() const {
     family.type = counter ? prometheus::MetricType::Counter : prometheus::MetricType::Gauge;
     for (const MetricsSample::Value& value : metric.values) {
       prometheus::ClientMetric client;
-      if (!metric.label_name.empty()) client.label.push_back({metric.label_name, value.label});
+      for (const auto& [name, text] : value.labels) client.label.push_back({name, text});
       (counter ? client.counter.value : client.gauge.value) = value.value;
       family.metric.push_back(std::move(client));
     }

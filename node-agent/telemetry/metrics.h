@@ -14,21 +14,21 @@ namespace vsocket::telemetry {
 
 struct MetricsSample {
   enum class Kind : std::uint8_t { kGauge, kCounter };
+  using Labels = std::vector<std::pair<std::string, std::string>>;  // name, value; the same names for all values of a metric
   struct Value {
-    std::string label;  // empty: the metric has no label
+    Labels labels;
     double value = 0;
   };
   struct Metric {
     std::string name;  // "vsocket_channels"
     std::string help;
     Kind kind = Kind::kGauge;
-    std::string label_name;  // of every value, or empty
     std::vector<Value> values;
   };
   std::vector<Metric> metrics;
 
   void Add(Kind kind, std::string name, std::string help, double value) {
-    metrics.push_back({std::move(name), std::move(help), kind, {}, {{{}, value}}});
+    metrics.push_back({std::move(name), std::move(help), kind, {{{}, value}}});
   }
 };
 

@@ -20,7 +20,7 @@ class KubeAgent:
         self.socket = os.path.join(work, "rpc.sock")
         flags = {"source": "kube", "kube-server": server, "kube-ca-file": ca, "kube-timeout-seconds": timeout_seconds, "node-name": node,
                  "run-dir": os.path.join(work, "run"), "state-dir": os.path.join(work, "state"), "spool-dir": os.path.join(work, "spool"),
-                 "rpc-socket": self.socket, "shim-library": "", "enforcement": "off", "http-listen": HTTP}
+                 "rpc-socket": self.socket, "shim-library": "", "enforcement": "ring-only", "http-listen": HTTP}
         if token_file:
             flags["kube-token-file"] = token_file
         if cert:

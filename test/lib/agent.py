@@ -31,6 +31,8 @@ class Agent:
             f"--spool-dir={os.path.join(self.work, 'spool')}",
             f"--rpc-socket={self.socket}",
             f"--shim-library={self.library}",
+            # Not what runs on the machine that the test runs on.
+            f"--cni-conf-dir={os.path.join(self.work, 'net.d')}",
             *self.flags,
         ]
 

@@ -11,8 +11,9 @@ PLUGIN_FOLDER = "/usr/lib/cni"  # Debian's containernetworking-plugins
 GC_KEY = "cni.dev/valid-attachments"
 
 
-def conflist(subnet, data_folder, vsocket=None, shape=False):
-    """bridge with host-local addresses, portmap, bandwidth if wanted, and, when `vsocket` (its configuration) is given, vsocket-cni."""
+def conflist(subnets, data_folder, vsocket=None, shape=False):
+    """bridge with a host-local address of each of `subnets`, portmap, bandwidth if wanted, and, when `vsocket` (its configuration) is given,
+    vsocket-cni."""
     plugins = [
         {
             "type": "bridge",
@@ -22,8 +23,8 @@ def conflist(subnet, data_folder, vsocket=None, shape=False):
             "ipam": {
                 "type": "host-local",
                 "dataDir": data_folder,
-                "ranges": [[{"subnet": subnet}]],
-                "routes": [{"dst": "0.0.0.0/0"}],
+                "ranges": [[{"subnet": subnet}] for subnet in subnets],
+                "routes": [{"dst": "::/0" if ":" in subnet else "0.0.0.0/0"} for subnet in subnets],
             },
         },
         {"type": "portmap", "capabilities": {"portMappings": True}},

@@ -25,6 +25,7 @@ from procs import Failure, Process, run  # noqa: E402
 from sanitizer import Reports, system_build  # noqa: E402
 
 SUBNET = "10.244.0.0/24"
+SUBNET6 = "fd00:244::/64"
 SCALE = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}
 SHAPER_BURST = 8 * 64 * 1024  # bits; more than a segment of the kernel's, or none would get through
 NETNS_FOLDER = "/run/netns"
@@ -47,7 +48,7 @@ spec:
 status:
   phase: Running
   podIP: {ip}
-  podIPs: [{{ip: {ip}}}]
+  podIPs: [{ips}]
 """
 NAMESPACE_YAML = "apiVersion: v1\nkind: Namespace\nmetadata: {{name: {ns}, labels: {{kubernetes.io/metadata.name: {ns}}}}}\n"
 
@@ -61,8 +62,8 @@ def plain_environment(extra=None):
 class Pod:
     """A network namespace with an address, known to the agent by what the CNI plugin told it."""
 
-    def __init__(self, node, name, ns, labels, ports, host_ports, annotations):
-        self.node, self.name, self.ns = node, name, ns
+    def __init__(self, node, name, ns, labels, ports, host_ports, annotations, chain):
+        self.node, self.name, self.ns, self.chain = node, name, ns, chain
         self.labels, self.ports, self.annotations = dict(labels), dict(ports), dict(annotations)
         self.uid = node.uid_for(name, ns, self.labels)
         self.netns = f"{node.prefix}-{name}"
@@ -75,11 +76,12 @@ class Pod:
         run(["ip", "netns", "add", self.netns])
         try:
             run([*self.prefix(), "ip", "link", "set", "lo", "up"])
-            self.result = node.chain.add(self.attachment)
+            self.result = chain.add(self.attachment)
         except BaseException:
             run(["ip", "netns", "del", self.netns], check=False)
             raise
-        self.ip = next(entry["address"].partition("/")[0] for entry in self.result["ips"])
+        self.ips = [entry["address"].partition("/")[0] for entry in self.result["ips"]]
+        self.ip = self.ips[0]
 
     @property
     def full_name(self):
@@ -129,15 +131,17 @@ class Pod:
 
     def yaml(self):
         labels = ", ".join(f"{key}: {value}" for key, value in self.labels.items())
-        ports = ", ".join(f"{{name: {name}, containerPort: {port}}}" for name, port in self.ports.items())
-        values = {"name": self.name, "ns": self.ns, "uid": self.uid, "labels": labels, "ports": ports, "ip": self.ip}
+        pairs = {name: port if isinstance(port, tuple) else (port, "TCP") for name, port in self.ports.items()}
+        ports = ", ".join(f"{{name: {name}, containerPort: {port}, protocol: {how}}}" for name, (port, how) in pairs.items())
+        ips = ", ".join(f'{{ip: "{ip}"}}' for ip in self.ips)
+        values = {"name": self.name, "ns": self.ns, "uid": self.uid, "labels": labels, "ports": ports, "ip": self.ip, "ips": ips}
         values["annotations"] = "".join(f', {key}: "{value}"' for key, value in self.annotations.items())
         return POD_YAML.format(**values, node=self.node.name)
 
     def remove(self):
         problem = None
         try:
-            self.node.chain.delete(self.attachment, self.result)
+            self.chain.delete(self.attachment, self.result)
         except Failure as failure:
             problem = failure
         run(["ip", "netns", "del", self.netns], check=False)
@@ -154,8 +158,8 @@ class Node:
     `own_netns` False: the node is the machine that this runs on, as in a virtual machine made for it. `name` is what pods have as nodeName.
     """
 
-    def __init__(self, build, agent=True, agent_flags=(), shape=False, name="node1", subnet=SUBNET, own_netns=True):
-        self.name, self.subnet, self.own_netns = name, subnet, own_netns
+    def __init__(self, build, agent=True, agent_flags=(), shape=False, name="node1", subnet=SUBNET, subnet6=None, own_netns=True):
+        self.name, self.subnets, self.own_netns = name, [one for one in (subnet, subnet6) if one], own_netns
         self.build = os.path.abspath(build)
         self.system = system_build(build)
         self.agent_wanted, self.agent_flags, self.shape = agent, agent_flags, shape
@@ -187,7 +191,8 @@ class Node:
         self.agent = Agent(self.system, self.work, inside, self.agent_flags, shim_build=self.build)
         vsocket = {"agentSocket": self.agent.socket, "spoolDir": os.path.join(self.work, "spool")} if self.agent_wanted else None
         plugins = [os.path.join(self.system, "bin"), PLUGIN_FOLDER]
-        self.chain = Chain(conflist(self.subnet, os.path.join(self.work, "ipam"), vsocket, self.shape), plugins, inside)
+        self.chain = Chain(conflist(self.subnets, os.path.join(self.work, "ipam"), vsocket, self.shape), plugins, inside)
+        self.plain_chain = Chain(conflist(self.subnets, os.path.join(self.work, "ipam"), None, self.shape), plugins, inside)
         return self
 
     def __exit__(self, kind, value, trace):
@@ -214,8 +219,11 @@ class Node:
                 limits |= {f"{way}Rate": int(float(text.rstrip("kMG")) * SCALE[text.lstrip("0123456789.")]), f"{way}Burst": SHAPER_BURST}
         return limits
 
-    def add_pod(self, name, ns="default", labels=None, ports=None, host_ports=None, annotations=None):
-        pod = Pod(self, name, ns, labels or {"app": name}, ports or {}, host_ports or {}, annotations or {})
+    def add_pod(self, name, ns="default", labels=None, ports=None, host_ports=None, annotations=None, annotated=True):
+        """`annotated` False: a pod of the cluster that the agent is not told of, because nobody asked for vsocket there. `ports`: name to
+        number, or to (number, protocol)."""
+        chain = self.chain if annotated else self.plain_chain
+        pod = Pod(self, name, ns, labels or {"app": name}, ports or {}, host_ports or {}, annotations or {}, chain)
         self.pods.append(pod)
         self.write_pods()
         return pod
