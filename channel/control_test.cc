@@ -11,7 +11,7 @@ namespace {
 constexpr MessageType kAllTypes[] = {MessageType::kHello,   MessageType::kUpgrade, MessageType::kRelease,   MessageType::kReattach,
                                      MessageType::kCancel,  MessageType::kNote,    MessageType::kWakeOffer, MessageType::kWakeWant,
                                      MessageType::kWelcome, MessageType::kReject,  MessageType::kGrant,     MessageType::kDeny,
-                                     MessageType::kWake};
+                                     MessageType::kWake,    MessageType::kAskGrant};
 
 TEST(ControlTest, EachTypeHasASizeThatFitsAPacket) {
   for (const MessageType type : kAllTypes) {

@@ -16,9 +16,9 @@ std::vector<std::pair<std::string, model::Bandwidth>> BandwidthOfPods(const mode
   std::vector<std::pair<std::string, model::Bandwidth>> found;
   for (const model::LocalPod& pod : pods) {
     const model::Pod* known = by_name[{pod.ns, pod.name}];
-    // Of the same name, but an earlier or later pod: not this one's annotations. (Outside Kubernetes there are no uids to compare.)
-    if (known == nullptr || (!known->uid.empty() && known->uid != pod.uid)) continue;
-    found.emplace_back(pod.uid, model::BandwidthOf(known->annotations));
+    // By name alone: a static pod has another uid at the API server than at its runtime. An earlier pod of the name lends its limits for a
+    // moment to the next one.
+    if (known != nullptr) found.emplace_back(pod.uid, model::BandwidthOf(known->annotations));
   }
   return found;
 }

@@ -158,6 +158,7 @@ void Broker::RemovePod(const std::string& uid, const std::string& why) {
     }
   }
   SetBandwidth(uid, {});
+  std::erase_if(over_limit_until_, [&](const auto& entry) { return entry.first.first == uid || entry.first.second == uid; });
   pods_.erase(uid);
   watch_.ForgetLeftBy(uid);
 }

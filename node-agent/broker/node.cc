@@ -255,10 +255,14 @@ model::AgentStatus Node::Status() {
   for (const std::uint64_t denials : stats.denials) status.denials += denials;
   status.revocations = stats.revocations;
   if (questions_.complete_status) questions_.complete_status(&status);
-  for (const LocalPod& pod : LocalPods()) {
-    const std::string problem = loop_->Call([&] { return broker_->LoadOf(pod.uid).bandwidth.problem; });
-    if (!problem.empty()) status.problems.push_back({"pod " + NameOf(pod), problem + ": its connections stay on TCP"});
-  }
+  const std::vector<LocalPod> pods = LocalPods();
+  loop_->Call([&] {
+    for (const LocalPod& pod : pods) {
+      const std::string problem = broker_->LoadOf(pod.uid).bandwidth.problem;
+      if (!problem.empty()) status.problems.push_back({"pod " + NameOf(pod), problem + ": its connections stay on TCP"});
+    }
+    return true;
+  });
   return status;
 }
 
