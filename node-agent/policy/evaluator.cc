@@ -32,7 +32,7 @@ Delta Evaluator::Apply(std::shared_ptr<const model::ClusterState> state, const s
   Delta delta;
   Tables::Effect effect;
   {
-    const std::unique_lock lock(mutex_);
+    const std::lock_guard lock(mutex_);
     delta.affected.everything = state_ == nullptr || node_addresses != node_addresses_;
     effect = tables_.Apply(state_ == nullptr ? kNothing : *state_, *state, wired);
     state_ = std::move(state);
@@ -45,18 +45,18 @@ Delta Evaluator::Apply(std::shared_ptr<const model::ClusterState> state, const s
 }
 
 model::Verdict Evaluator::Evaluate(const model::Flow& flow) const {
-  const std::shared_lock lock(mutex_);
+  const std::lock_guard lock(mutex_);
   return Judge(tables_, node_addresses_, flow);
 }
 
 Result<model::Verdict, model::ApiError> Evaluator::Trace(const std::string& source_pod, const std::string& destination_pod,
                                                          const std::string& port) const {
-  const std::shared_lock lock(mutex_);
+  const std::lock_guard lock(mutex_);
   return TraceByName(tables_, node_addresses_, source_pod, destination_pod, port);
 }
 
 PodIsolation Evaluator::Isolation(const std::string& pod) const {
-  const std::shared_lock lock(mutex_);
+  const std::lock_guard lock(mutex_);
   PodIsolation isolation;
   const PodId id = tables_.Pods().Named(Qualified(pod));
   if (id == kNone || !tables_.InPodNetwork(id)) return isolation;
@@ -72,7 +72,7 @@ PodIsolation Evaluator::Isolation(const std::string& pod) const {
 }
 
 model::AllowList Evaluator::AllowListFor(const std::string& pod) const {
-  const std::shared_lock lock(mutex_);
+  const std::lock_guard lock(mutex_);
   model::AllowList list = FlattenFor(tables_, tables_.Pods().Named(Qualified(pod)));
   list.pod = Qualified(pod);
   list.node_addresses = node_addresses_;
@@ -80,7 +80,7 @@ model::AllowList Evaluator::AllowListFor(const std::string& pod) const {
 }
 
 std::vector<model::SourceProblem> Evaluator::Problems() const {
-  const std::shared_lock lock(mutex_);
+  const std::lock_guard lock(mutex_);
   std::vector<model::SourceProblem> problems;
   for (const auto& [name, sentences] : tables_.Policies().Problems()) {
     for (const std::string& sentence : sentences) problems.push_back({"NetworkPolicy " + name, sentence});
@@ -105,12 +105,12 @@ std::vector<model::SourceProblem> Evaluator::Problems() const {
 }
 
 std::shared_ptr<const model::ClusterState> Evaluator::State() const {
-  const std::shared_lock lock(mutex_);
+  const std::lock_guard lock(mutex_);
   return state_;
 }
 
 EvaluatorSize Evaluator::Size() const {
-  const std::shared_lock lock(mutex_);
+  const std::lock_guard lock(mutex_);
   return {tables_.Pods().Count(), tables_.Members().Identities(), tables_.Members().Groups(), tables_.Policies().Count()};
 }
 

@@ -14,7 +14,6 @@
 #include <memory>
 #include <mutex>
 #include <optional>
-#include <shared_mutex>
 #include <string>
 #include <vector>
 
@@ -84,7 +83,7 @@ class Evaluator {
   [[nodiscard]] EvaluatorSize Size() const;
 
  private:
-  mutable std::shared_mutex mutex_;  // guards what follows, up to lists_
+  mutable std::mutex mutex_;  // guards what follows, up to lists_
   std::shared_ptr<const model::ClusterState> state_;
   std::vector<model::IpAddress> node_addresses_;  // sorted
   Tables tables_;
