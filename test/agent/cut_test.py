@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""A policy change ends living connections within a second, on rings and on the kernel's path: both ends are told, the event is in the log of
-flows, in the metrics and in the agent's log, and a client that was cut cannot come back.
+"""A policy change ends living connections within a second, on rings and on the kernel's path: both ends are told, the event is in the log
+of flows, in the metrics and in the agent's log, and a client that was cut cannot come back.
 
 usage: cut_test.py BUILD_FOLDER [CONNECTIONS]
 """
@@ -154,7 +154,8 @@ def one(build, family, count):
                        'vsocket_flows_denied_total{path="kernel"} 2', 'policy="default/closed"'):
             if wanted not in text:
                 problems.append(f"no metric {wanted}")
-        if node.agent.process.output().count("channel revoked") != count or node.agent.process.output().count("connection cut") != count + more:
+        log = node.agent.process.output()
+        if log.count("channel revoked") != count or log.count("connection cut") != count + more:
             problems.append("not every cut is in the agent's log")
         print(f"IPv{family}, {count} connections a path; last end told, seconds after the file: "
               + ", ".join(f"{who} {seconds:.3f}" for who, seconds in worst.items()))
