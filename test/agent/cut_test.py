@@ -119,13 +119,14 @@ def one(build, family, count):
         node.write_cluster("policy.yaml", POLICY)
         everyone = [*servers.items(), *clients.items()]
         for path, process in everyone:
-            wait_until(lambda process=process: len(failures(process)) == count, f"all ends of {path} to be told: {process.output()}", 20)
+            wait_until(lambda process=process: len(failures(process)) >= count, f"all ends of {path} to be told: {process.output()}", 20)
         worst = {}
         for path, process in everyone:
             who = f"{'server' if process is servers[path] else 'client'} of {path}"
             worst[who] = max(at for _, at in failures(process)) - begun
             allowed = {ECONNRESET} if path == "ring" else {ECONNRESET, ECONNABORTED}
-            codes = {code for code, _ in failures(process)}
+            # The first ones: a client that came back at once, and was cut on the kernel's path, is told of as that.
+            codes = {code for code, _ in failures(process)[:count]}
             if not codes <= allowed:
                 problems.append(f"the {who} was told {codes}")
             if worst[who] > 1.0 and os.getloadavg()[0] < 3:  # a second, where the machine has one
