@@ -113,8 +113,9 @@ class Matrix:
                 for i, again in zip(late, self.probers[name].ask([probes[i] for i in late], PATIENCE_SECONDS)):
                     words[i] = again if words[i] == "silent" else words[i]
             self.cells_tried += len(cells)
-            return [f"{name} -> {probe[0]}:{probe[1]}/{probe[2]}: {said}, but should {'' if self.gets_through(policies, cell) else 'not '}pass"
-                    for cell, probe, said in zip(cells, probes, words) if (said == "ok") != self.gets_through(policies, cell)]
+            wanted = [self.gets_through(policies, cell) for cell in cells]
+            return [f"{name} -> {probe[0]}:{probe[1]}/{probe[2]}: {said}, but should {'' if passes else 'not '}pass"
+                    for passes, probe, said in zip(wanted, probes, words) if (said == "ok") != passes]
 
         with concurrent.futures.ThreadPoolExecutor(len(self.probers)) as pool:
             return [problem for problems in pool.map(one, self.probers) for problem in problems]
@@ -128,7 +129,8 @@ class Matrix:
             if (said["egress"]["allowed"], said["ingress"]["allowed"]) != (egress, ingress):
                 return f"trace {source.name} -> {destination.name}:{port}/{protocol} says {said}, the slow evaluator {egress, ingress}"
             for side, allowed in (("egress", egress), ("ingress", ingress)):
-                if said[side]["isolated_by"] and allowed and source is not destination and not (said[side]["policy"] and said[side]["rule_text"]):
+                by_rule = said[side]["isolated_by"] and allowed and source is not destination
+                if by_rule and not (said[side]["policy"] and said[side]["rule_text"]):
                     return f"trace {source.name} -> {destination.name}:{port}/{protocol} does not name the {side} rule: {said}"
             return None
 

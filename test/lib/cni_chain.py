@@ -12,8 +12,8 @@ GC_KEY = "cni.dev/valid-attachments"
 
 
 def conflist(subnets, data_folder, vsocket=None, shape=False):
-    """bridge with a host-local address of each of `subnets`, portmap, bandwidth if wanted, and, when `vsocket` (its configuration) is given,
-    vsocket-cni."""
+    """bridge with a host-local address of each of `subnets`, portmap, bandwidth if wanted, and, when `vsocket` (its configuration) is
+    given, vsocket-cni."""
     plugins = [
         {
             "type": "bridge",
