@@ -45,7 +45,7 @@ class Replica {
     model::ClusterState state;  // `revision` is left 0
     std::vector<model::SourceProblem> problems;
   };
-  // Objects in the order of their names. Where objects contradict each other:
+  // Objects in the order of their names, shared with earlier snapshots where they have not changed. Where objects contradict each other:
   // - an address that a terminating pod and one that is not both have is the latter's: the former's network is gone already;
   // - an address of two pods that both live counts for both, which is a problem: whatever it does, both must be allowed to;
   // - the pods of a namespace that is not known are isolated: events of different kinds come in no order.

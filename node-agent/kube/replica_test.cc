@@ -216,7 +216,7 @@ TEST_F(ReplicaTest, ServicesSlicesAndTheNode) {
   EXPECT_EQ(view.state.services[1].cluster_ips.size(), 2u);
   EXPECT_EQ(view.state.services[1].ports.at(0).number, 80);
   ASSERT_EQ(view.state.endpoint_slices.size(), 1u);
-  const auto& slice = view.state.endpoint_slices[0];
+  const model::EndpointSlice& slice = view.state.endpoint_slices[0];
   EXPECT_EQ(slice.service, "web");
   EXPECT_EQ(slice.ports.at(0).number, 8080);
   EXPECT_TRUE(!slice.endpoints.at(0).ready && slice.endpoints[0].serving && slice.endpoints[0].terminating);
