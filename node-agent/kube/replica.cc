@@ -39,7 +39,8 @@ const model::Pod* Claimant(const StoredObject& stored) {
 }
 
 bool SameForUs(const StoredObject& a, const StoredObject& b) {
-  return a.uid == b.uid && a.terminating == b.terminating && a.object == b.object && a.problem == b.problem && a.quarantine == b.quarantine;
+  return a.uid == b.uid && a.terminating == b.terminating && a.host_ip == b.host_ip && a.object == b.object && a.problem == b.problem &&
+         a.quarantine == b.quarantine;
 }
 
 }  // namespace
@@ -169,6 +170,15 @@ void Replica::AddPods(View& view) const {
   }
 }
 
+void Replica::AddNodes(View& view) const {
+  std::map<std::string_view, model::IpAddress> addresses;
+  for (const auto& [name, stored] : TableOf(Kind::kPod).objects) {
+    const auto* pod = std::get_if<model::Pod>(&stored->object);
+    if (pod != nullptr && !pod->finished && !pod->node.empty() && stored->host_ip) addresses.try_emplace(pod->node, *stored->host_ip);
+  }
+  for (const auto& [name, ip] : addresses) view.state.nodes.push_back({std::string(name), {ip}, {}, {}});
+}
+
 void Replica::IsolateUnknownNamespaces(View& view) {
   std::set<std::string_view> known;
   for (const model::Namespace& ns : view.state.namespaces) known.insert(ns.name);
@@ -183,6 +193,7 @@ void Replica::IsolateUnknownNamespaces(View& view) {
 Replica::View Replica::Assemble() const {
   View view;
   AddPods(view);
+  AddNodes(view);
   Collect(TableOf(Kind::kNamespace).objects, view.state.namespaces);
   Collect(TableOf(Kind::kNetworkPolicy).objects, view.state.policies);
   Collect(TableOf(Kind::kService).objects, view.state.services);

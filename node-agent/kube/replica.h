@@ -73,6 +73,8 @@ class Replica {
   void AddClaims(const StoredObject& stored);
   void RemoveClaims(const StoredObject& stored);
   void AddPods(View& view) const;
+  // Where the nodes are that have pods.
+  void AddNodes(View& view) const;
   [[nodiscard]] model::Pod WithoutLostAddresses(const std::string& name, const StoredObject& stored, View& view,
                                                 std::map<model::IpAddress, std::string>& first) const;
   static void IsolateUnknownNamespaces(View& view);

@@ -228,6 +228,22 @@ TEST_F(ReplicaTest, ServicesSlicesAndTheNode) {
   EXPECT_EQ(view.problems[0].where, "EndpointSlice default/bad");
 }
 
+TEST_F(ReplicaTest, OtherNodesAreKnownByTheirPods) {
+  const auto on = [](const std::string& name, const std::string& host, const std::string& ip) {
+    return "{" + Metadata(name, "2") + R"(,"spec":{"nodeName":")" + host + R"("},"status":{"hostIP":")" + ip + R"("}})";
+  };
+  Put(Kind::kPod, on("a", "n2", "192.0.2.2"));
+  Put(Kind::kPod, on("b", "n1", "192.0.2.1"));
+  Put(Kind::kPod, on("c", "n2", "192.0.2.2"));
+  Put(Kind::kPod, on("d", "n3", "nowhere"));
+  const auto nodes = replica_.Assemble().state.nodes;
+  ASSERT_EQ(nodes.size(), 2u);
+  EXPECT_EQ(nodes[0].name, "n1");
+  EXPECT_EQ(nodes[1].name, "n2");
+  ASSERT_EQ(nodes[1].addresses.size(), 1u);
+  EXPECT_EQ(nodes[1].addresses[0].ToString(), "192.0.2.2");
+}
+
 TEST_F(ReplicaTest, ManyProblemsAreCut) {
   for (int i = 0; i < 100; ++i) Put(Kind::kNetworkPolicy, PolicyJson("p" + std::to_string(i), "2", R"("podSelector":7)"));
   EXPECT_EQ(replica_.Assemble().problems.size(), 51u);
