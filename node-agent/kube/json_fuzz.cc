@@ -52,8 +52,8 @@ void Feed(Decoder& decoder, std::string_view bytes, std::size_t piece, Replica& 
 
 void Check(const Replica::View& view) {
   for (const auto& problem : view.problems) Require(!problem.where.empty() && !problem.what.empty());
-  for (const auto& policy : view.state.policies) Require(!policy.name.empty());
-  for (const auto& pod : view.state.pods) Require(!pod.name.empty());
+  for (const auto& policy : view.state.policies) Require(!policy->name.empty());
+  for (const auto& pod : view.state.pods) Require(!pod->name.empty());
 }
 
 }  // namespace

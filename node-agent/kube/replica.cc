@@ -10,21 +10,25 @@ namespace {
 constexpr std::size_t kMostObjects = 500'000;  // of a kind; Kubernetes supports 150,000 pods a cluster
 constexpr std::size_t kShownProblems = 50;
 
-// Snapshots share the objects with the tables: `part` is a part of `whole`.
+// Snapshots share the objects with the tables.
 template <typename T>
-void Append(std::vector<T>& out, const StoredObjectPtr&, const T& part) {
-  out.push_back(part);
-}
-template <typename T, typename SharedOfT>
-void Append(std::vector<SharedOfT>& out, const StoredObjectPtr& whole, const T& part) {
-  out.push_back(SharedOfT(std::shared_ptr<const T>(whole, &part)));
+model::Shared<T> PartOf(const StoredObjectPtr& whole, const T& part) {
+  return model::Shared<T>(std::shared_ptr<const T>(whole, &part));
 }
 
-template <typename T, typename Element>
-void Collect(const std::map<std::string, StoredObjectPtr>& objects, std::vector<Element>& out) {
+template <typename T>
+void Collect(const std::map<std::string, StoredObjectPtr>& objects, std::vector<model::Shared<T>>& out) {
   out.reserve(objects.size());
   for (const auto& [name, stored] : objects) {
-    if (const T* value = std::get_if<T>(&stored->object)) Append(out, stored, *value);
+    if (const T* value = std::get_if<T>(&stored->object)) out.push_back(PartOf(stored, *value));
+  }
+}
+
+template <typename T>
+void Collect(const std::map<std::string, StoredObjectPtr>& objects, std::vector<T>& out) {
+  out.reserve(objects.size());
+  for (const auto& [name, stored] : objects) {
+    if (const T* value = std::get_if<T>(&stored->object)) out.push_back(*value);
   }
 }
 
@@ -35,7 +39,8 @@ const model::Pod* Claimant(const StoredObject& stored) {
 }
 
 bool SameForUs(const StoredObject& a, const StoredObject& b) {
-  return a.uid == b.uid && a.terminating == b.terminating && a.object == b.object && a.problem == b.problem && a.quarantine == b.quarantine;
+  return a.uid == b.uid && a.terminating == b.terminating && a.host_ip == b.host_ip && a.object == b.object && a.problem == b.problem &&
+         a.quarantine == b.quarantine;
 }
 
 }  // namespace
@@ -148,7 +153,7 @@ model::Pod Replica::WithoutLostAddresses(const std::string& name, const StoredOb
 
 void Replica::AddPods(View& view) const {
   const Objects& pods = TableOf(Kind::kPod).objects;
-  if (contested_ == 0) return Collect<model::Pod>(pods, view.state.pods);
+  if (contested_ == 0) return Collect(pods, view.state.pods);
   std::map<model::IpAddress, std::string> first;  // who is told of first
   view.state.pods.reserve(pods.size());
   for (const auto& [name, stored] : pods) {
@@ -158,11 +163,20 @@ void Replica::AddPods(View& view) const {
         Claimant(*stored) != nullptr &&
         std::any_of(pod->ips.begin(), pod->ips.end(), [this](const model::IpAddress& ip) { return claims_.at(ip).Pods() > 1; });
     if (contested) {
-      view.state.pods.push_back(WithoutLostAddresses(name, *stored, view, first));
+      view.state.pods.push_back(model::Shared<model::Pod>(WithoutLostAddresses(name, *stored, view, first)));
     } else {
-      Append(view.state.pods, stored, *pod);
+      view.state.pods.push_back(PartOf(stored, *pod));
     }
   }
+}
+
+void Replica::AddNodes(View& view) const {
+  std::map<std::string_view, model::IpAddress> addresses;
+  for (const auto& [name, stored] : TableOf(Kind::kPod).objects) {
+    const auto* pod = std::get_if<model::Pod>(&stored->object);
+    if (pod != nullptr && !pod->finished && !pod->node.empty() && stored->host_ip) addresses.try_emplace(pod->node, *stored->host_ip);
+  }
+  for (const auto& [name, ip] : addresses) view.state.nodes.push_back({std::string(name), {ip}, {}, {}});
 }
 
 void Replica::IsolateUnknownNamespaces(View& view) {
@@ -179,10 +193,11 @@ void Replica::IsolateUnknownNamespaces(View& view) {
 Replica::View Replica::Assemble() const {
   View view;
   AddPods(view);
-  Collect<model::Namespace>(TableOf(Kind::kNamespace).objects, view.state.namespaces);
-  Collect<model::NetworkPolicy>(TableOf(Kind::kNetworkPolicy).objects, view.state.policies);
-  Collect<model::Service>(TableOf(Kind::kService).objects, view.state.services);
-  Collect<model::EndpointSlice>(TableOf(Kind::kEndpointSlice).objects, view.state.endpoint_slices);
+  AddNodes(view);
+  Collect(TableOf(Kind::kNamespace).objects, view.state.namespaces);
+  Collect(TableOf(Kind::kNetworkPolicy).objects, view.state.policies);
+  Collect(TableOf(Kind::kService).objects, view.state.services);
+  Collect(TableOf(Kind::kEndpointSlice).objects, view.state.endpoint_slices);
   for (const auto& [name, stored] : TableOf(Kind::kNode).objects) {
     if (const auto* node = std::get_if<model::Node>(&stored->object)) view.state.node = *node;
   }

@@ -45,7 +45,7 @@ class Replica {
     model::ClusterState state;  // `revision` is left 0
     std::vector<model::SourceProblem> problems;
   };
-  // Objects in the order of their names. Where objects contradict each other:
+  // Objects in the order of their names, shared with earlier snapshots where they have not changed. Where objects contradict each other:
   // - an address that a terminating pod and one that is not both have is the latter's: the former's network is gone already;
   // - an address of two pods that both live counts for both, which is a problem: whatever it does, both must be allowed to;
   // - the pods of a namespace that is not known are isolated: events of different kinds come in no order.
@@ -73,6 +73,8 @@ class Replica {
   void AddClaims(const StoredObject& stored);
   void RemoveClaims(const StoredObject& stored);
   void AddPods(View& view) const;
+  // Where the nodes are that have pods.
+  void AddNodes(View& view) const;
   [[nodiscard]] model::Pod WithoutLostAddresses(const std::string& name, const StoredObject& stored, View& view,
                                                 std::map<model::IpAddress, std::string>& first) const;
   static void IsolateUnknownNamespaces(View& view);

@@ -216,7 +216,7 @@ TEST_F(ReplicaTest, ServicesSlicesAndTheNode) {
   EXPECT_EQ(view.state.services[1].cluster_ips.size(), 2u);
   EXPECT_EQ(view.state.services[1].ports.at(0).number, 80);
   ASSERT_EQ(view.state.endpoint_slices.size(), 1u);
-  const auto& slice = view.state.endpoint_slices[0];
+  const model::EndpointSlice& slice = view.state.endpoint_slices[0];
   EXPECT_EQ(slice.service, "web");
   EXPECT_EQ(slice.ports.at(0).number, 8080);
   EXPECT_TRUE(!slice.endpoints.at(0).ready && slice.endpoints[0].serving && slice.endpoints[0].terminating);
@@ -226,6 +226,22 @@ TEST_F(ReplicaTest, ServicesSlicesAndTheNode) {
   EXPECT_EQ(view.state.node->pod_cidrs.size(), 1u);
   ASSERT_EQ(view.problems.size(), 1u);
   EXPECT_EQ(view.problems[0].where, "EndpointSlice default/bad");
+}
+
+TEST_F(ReplicaTest, OtherNodesAreKnownByTheirPods) {
+  const auto on = [](const std::string& name, const std::string& host, const std::string& ip) {
+    return "{" + Metadata(name, "2") + R"(,"spec":{"nodeName":")" + host + R"("},"status":{"hostIP":")" + ip + R"("}})";
+  };
+  Put(Kind::kPod, on("a", "n2", "192.0.2.2"));
+  Put(Kind::kPod, on("b", "n1", "192.0.2.1"));
+  Put(Kind::kPod, on("c", "n2", "192.0.2.2"));
+  Put(Kind::kPod, on("d", "n3", "nowhere"));
+  const auto nodes = replica_.Assemble().state.nodes;
+  ASSERT_EQ(nodes.size(), 2u);
+  EXPECT_EQ(nodes[0].name, "n1");
+  EXPECT_EQ(nodes[1].name, "n2");
+  ASSERT_EQ(nodes[1].addresses.size(), 1u);
+  EXPECT_EQ(nodes[1].addresses[0].ToString(), "192.0.2.2");
 }
 
 TEST_F(ReplicaTest, ManyProblemsAreCut) {

@@ -57,6 +57,7 @@ void StorePod(const Identity& identity, const YamlNode& object, std::vector<Yaml
     stored.quarantine = IsolatingPolicy(identity.ns, "(unreadable pod " + identity.name + ")");
     stored.quarantine->pod_selector.match_labels = pod.labels;
   }
+  stored.host_ip = model::IpAddress::Parse(TextOf(object.Find("status"), "hostIP"));
   stored.object = std::move(pod);
 }
 

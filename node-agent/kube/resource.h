@@ -30,6 +30,8 @@ struct StoredObject {
   std::string uid;
   std::string resource_version;
   bool terminating = false;  // it has a deletionTimestamp
+  // Of a pod: the address of its node, as the node's kubelet says. So the other nodes are known without a right to look at them.
+  std::optional<model::IpAddress> host_ip;
   // Monostate: a Service, EndpointSlice or Node with errors, which is as if it were not there.
   std::variant<std::monostate, model::Pod, model::Namespace, model::NetworkPolicy, model::Service, model::EndpointSlice, model::Node>
       object;

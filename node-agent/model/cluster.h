@@ -154,7 +154,7 @@ struct ClusterState {
   std::vector<Service> services;
   std::vector<EndpointSlice> endpoint_slices;  // policies are judged on backends, not on Services
   std::optional<Node> node;                    // the agent's own; from an API server only
-  std::vector<Node> nodes;                     // from a directory only: where the agents of other nodes are
+  std::vector<Node> nodes;                     // where the agents of other nodes are; from an API server: the nodes that have pods
   std::uint64_t revision = 0;                  // grows with every published snapshot
 };
 
