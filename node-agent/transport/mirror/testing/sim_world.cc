@@ -58,6 +58,7 @@ World::World(std::uint64_t seed, WorldMemory* memory, Tally* tally) : seed_(seed
     if (lane.quantum != 0) lane.quantum = 512U << Below(6);
   }
   network_.SetRetryBudget((200 + Below(7000)) * kMs);
+  if (Below(2) == 0) network_.HoldUp();
   faulty_ = Below(5) != 0;
   relinks_left_ = static_cast<std::uint32_t>(Below(4));
   pairs_.resize(1 + Below(4));
@@ -178,6 +179,7 @@ void World::StepAgent(Node& node) {
     node.link->Close(number);
   }
   if (worked || Below(3) == 0) return;
+  for (std::uint64_t pods = Below(3); pods != 0; --pods) StepPods();  // between the last look and the arming
   if (node.link->PrepareToSleep(network_.Now())) {
     node.asleep = true;
     ++tally_->agent_sleeps;
