@@ -12,6 +12,7 @@ constexpr std::uint64_t kMs = 1000 * 1000;
 constexpr std::uint64_t kLeaseNs = 5000 * kMs;
 constexpr std::uint32_t kAgentObject = channel::kFirstWakeFd + 3;
 constexpr std::uint64_t kMaxSteps = 400000;
+constexpr std::uint64_t kSettleSteps = 100000;
 
 }  // namespace
 
@@ -196,7 +197,7 @@ void World::StepPods() {
     if (pod.CanReceive()) pod.StepReceive();
   } else if (ending_) {
     if (!pod.Finished() && !pod.Killed()) (void)pod.Finish();
-  } else if (pod.CanSend()) {
+  } else if (!settling_ && pod.CanSend()) {
     pod.StepSend();
   }
 }
@@ -299,6 +300,19 @@ void World::ConsiderReopening() {
   }
 }
 
+bool World::AllArrived() const {
+  if (network_.IsCut()) return false;
+  for (const Pair& pair : pairs_) {
+    for (std::size_t i = 0; i < 2; ++i) {
+      const SimPod& sender = *pair.pods[i];
+      const SimPod& receiver = *pair.pods[1 - i];
+      if (receiver.Killed() || receiver.Ended() != SimPod::End::kNone || !sender.IsMirrored()) continue;
+      if (receiver.Received() != sender.Published()) return false;
+    }
+  }
+  return true;
+}
+
 bool World::AllEnded() const {
   for (const Pair& pair : pairs_) {
     for (const auto& pod : pair.pods) {
@@ -314,8 +328,13 @@ std::string World::Run() {
   std::uint64_t step = 0;
   for (; wrong_.empty(); ++step) {
     if (step == active_steps) {
-      ending_ = true;
+      settling_ = true;
       faulty_ = false;
+    }
+    // Nobody sends any more: what is on rings arrives without anything that follows it.
+    if (settling_ && !ending_) {
+      ending_ = AllArrived();
+      if (!ending_ && step > active_steps + kSettleSteps) wrong_ = "bytes on a ring never arrive";
     }
     if (ending_ && AllEnded()) break;
     if (step > kMaxSteps) {
