@@ -63,8 +63,11 @@ TEST(LinkTest, AnIdleAgentSleepsForEver) {
   TwoNodes two(100);
   ASSERT_TRUE(two.BringUp());
   two.Send(0, 3, 1000);
+  ASSERT_TRUE(two.Settle());
   two.Receive(1, 3);
-  ASSERT_TRUE(two.Settle()) << "it sleeps, with no deadline";
+  ASSERT_TRUE(two.Settle());
+  two.network.Advance(3ULL * 1000 * 1000 * 1000);  // past the last look whether something is still to come
+  ASSERT_TRUE(two.Settle());
   const std::uint64_t polls = two.nodes[0].link->Counters().polls;
   two.network.Advance(3600ULL * 1000 * 1000 * 1000);
   EXPECT_FALSE(two.network.Step()) << "nothing moves";
@@ -301,6 +304,22 @@ TEST(LinkTest, AFarAgentThatIsStoppedIsNoticedThoughItsDeviceAnswers) {
   }
   EXPECT_TRUE(two.nodes[0].link->Failed());
   EXPECT_EQ(two.nodes[0].link->Why(), "the far agent is silent");
+}
+
+// The far agent has given the link up, and no request of ours is under way that would fail for it: a sender whose ring is full waits.
+TEST(LinkTest, WhoWaitsForAReaderAsksWhetherItsAgentIsThere) {
+  TwoNodes two(1);
+  ASSERT_TRUE(two.BringUp());
+  two.Send(0, 0, kRing);
+  ASSERT_TRUE(two.Settle());
+  ASSERT_NE(two.nodes[0].link->NextDeadline(), kNoDeadline);
+  two.nodes[1].link->Fail("a fault of its own");
+  for (int i = 0; i < 200 && !two.nodes[0].link->Failed(); ++i) {
+    two.network.Advance(100ULL * 1000 * 1000);
+    two.Turn();
+  }
+  EXPECT_TRUE(two.nodes[0].link->Failed());
+  EXPECT_EQ(two.nodes[0].lost.size(), 1U);
 }
 
 TEST(LinkTest, AnImpossiblePodHurtsItsOwnConnectionOnly) {
