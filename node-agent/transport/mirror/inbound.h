@@ -34,6 +34,8 @@ class Inbound {
   [[nodiscard]] bool ExpectsHead() const { return !on_ring_ || head_ != position_; }
   // The head has moved and the far agent has not been told.
   [[nodiscard]] bool OwesHead() const { return head_ != told_word_; }
+  // The end has been asked for, and the answer is to come.
+  [[nodiscard]] bool IsOwed() const { return asked_ != 0 && words_.far->eof_answer.load(std::memory_order_relaxed) == 0; }
 
   // A reader that is awake needs nobody to be woken for it.
   [[nodiscard]] bool IsQuiet() const { return quiet_; }

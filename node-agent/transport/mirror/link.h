@@ -122,6 +122,7 @@ class Link {
   [[nodiscard]] bool MaySendControl() const;
   void SendControlMessage(std::size_t first, std::size_t count);
   void ConsiderPing();
+  [[nodiscard]] bool IsOwedAnything() const;
   void LosePath(Connection& connection, const std::string& why);
   void FinishClosed();
 
@@ -158,6 +159,7 @@ class Link {
   std::uint64_t heard_ns_ = 0;
   std::uint64_t ping_ns_ = 0;  // not 0: it is not answered
   std::uint32_t ping_number_ = 0;
+  std::uint64_t keepalive_at_ns_ = kNoDeadline;
 };
 
 }  // namespace vsocket::transport

@@ -35,6 +35,7 @@ bool Link::OnRecord(const Record& record) {
     ping_ns_ = 0;
     work_confirmed_ = work_at_ping_;
     unconfirmed_since_ns_ = context_.now_ns;
+    keepalive_at_ns_ = IsOwedAnything() ? context_.now_ns + options_.keepalive_ns : kNoDeadline;
     return true;
   }
   Connection* connection = Find(record.connection);
@@ -134,8 +135,16 @@ void Link::SendControlMessage(std::size_t first, std::size_t count) {
   if (asks) ++work_;
 }
 
+bool Link::IsOwedAnything() const {
+  return std::any_of(connections_.begin(), connections_.end(), [](const auto& entry) {
+    const Connection& connection = entry.second;
+    return !connection.lost && !connection.closing && (connection.out.IsOwed() || connection.in.IsOwed());
+  });
+}
+
 // Who has been given something to do and says nothing is asked whether it is there. A far agent that is stopped acknowledges in its
-// device all the same, so requests that are done prove nothing.
+// device all the same, so requests that are done prove nothing. And it is asked again now and then while something is to come from it: it
+// may have given the link up without a request of ours that would fail for it.
 void Link::ConsiderPing() {
   const std::uint64_t now = context_.now_ns;
   if (ping_ns_ != 0) {
@@ -144,9 +153,12 @@ void Link::ConsiderPing() {
   }
   if (work_ == work_confirmed_) {
     unconfirmed_since_ns_ = now;
+    if (now < keepalive_at_ns_) return;
+    keepalive_at_ns_ = kNoDeadline;
+    if (!IsOwedAnything()) return;
+  } else if (now < std::max(unconfirmed_since_ns_, heard_ns_) + options_.ping_after_ns) {
     return;
   }
-  if (now < std::max(unconfirmed_since_ns_, heard_ns_) + options_.ping_after_ns) return;
   ping_ns_ = now;
   ++counters_.pings;
   Record ping;

@@ -248,6 +248,8 @@ std::uint64_t Link::NextDeadline() const {
     next = std::min(next, std::max(ping_ns_, heard_ns_) + options_.ping_timeout_ns);
   } else if (work_ != work_confirmed_) {
     next = std::min(next, std::max(unconfirmed_since_ns_, heard_ns_) + options_.ping_after_ns);
+  } else {
+    next = std::min(next, keepalive_at_ns_);
   }
   return next;
 }

@@ -63,8 +63,11 @@ TEST(LinkTest, AnIdleAgentSleepsForEver) {
   TwoNodes two(100);
   ASSERT_TRUE(two.BringUp());
   two.Send(0, 3, 1000);
+  ASSERT_TRUE(two.Settle());
   two.Receive(1, 3);
-  ASSERT_TRUE(two.Settle()) << "it sleeps, with no deadline";
+  ASSERT_TRUE(two.Settle());
+  two.network.Advance(3ULL * 1000 * 1000 * 1000);  // past the last look whether something is still to come
+  ASSERT_TRUE(two.Settle());
   const std::uint64_t polls = two.nodes[0].link->Counters().polls;
   two.network.Advance(3600ULL * 1000 * 1000 * 1000);
   EXPECT_FALSE(two.network.Step()) << "nothing moves";
@@ -225,6 +228,30 @@ TEST(LinkTest, TheFarKeyReachesReceivingRingsOnly) {
   EXPECT_TRUE(refused(&memory.Header()));
 }
 
+// An immediate of the last generation, a multiple of 2^20 later, would be taken for news.
+TEST(LinkTest, AProposalWaitsUntilTheWritesBeforeItAreDone) {
+  TwoNodes two(1);
+  ASSERT_TRUE(two.BringUp());
+  two.Send(0, 0, 100);
+  (void)two.nodes[0].link->Poll(two.network.Now());  // posted, and not carried out
+  channel::SideWords& pod = reinterpret_cast<channel::SlotHeader*>(two.nodes[0].maps[0] + channel::SlotOffset(0))->side[0];
+  const channel::SideWords& copy = reinterpret_cast<channel::SlotHeader*>(two.nodes[1].maps[0] + channel::SlotOffset(0))->side[0];
+  const std::uint32_t generation = pod.proposal_generation.load() + 1;
+  pod.proposal_start.store(1ULL << 20);
+  pod.tail.store(1ULL << 20);
+  pod.commit.store(channel::CommitWord(channel::Commit::kProposed, generation));
+  pod.proposal_generation.store(generation);
+  two.nodes[0].link->Rung(*two.nodes[0].memories[0]);
+  const std::uint64_t proposals = two.nodes[0].link->Counters().proposals;
+  for (int i = 0; i < 5; ++i) (void)two.nodes[0].link->Poll(two.network.Now());
+  EXPECT_EQ(two.nodes[0].link->Counters().proposals, proposals);
+  ASSERT_TRUE(two.Settle());
+  EXPECT_EQ(two.nodes[0].link->Counters().proposals, proposals + 1);
+  EXPECT_EQ(copy.proposal_generation.load(), generation);
+  EXPECT_EQ(copy.tail.load(), 1ULL << 20);
+  EXPECT_EQ(pod.commit.load(), channel::CommitWord(channel::Commit::kCommitted, generation));
+}
+
 TEST(LinkTest, AClosedNumberIsFreeWhenBothSidesAreDone) {
   TwoNodes two(2);
   ASSERT_TRUE(two.BringUp());
@@ -277,6 +304,22 @@ TEST(LinkTest, AFarAgentThatIsStoppedIsNoticedThoughItsDeviceAnswers) {
   }
   EXPECT_TRUE(two.nodes[0].link->Failed());
   EXPECT_EQ(two.nodes[0].link->Why(), "the far agent is silent");
+}
+
+// The far agent has given the link up, and no request of ours is under way that would fail for it: a sender whose ring is full waits.
+TEST(LinkTest, WhoWaitsForAReaderAsksWhetherItsAgentIsThere) {
+  TwoNodes two(1);
+  ASSERT_TRUE(two.BringUp());
+  two.Send(0, 0, kRing);
+  ASSERT_TRUE(two.Settle());
+  ASSERT_NE(two.nodes[0].link->NextDeadline(), kNoDeadline);
+  two.nodes[1].link->Fail("a fault of its own");
+  for (int i = 0; i < 200 && !two.nodes[0].link->Failed(); ++i) {
+    two.network.Advance(100ULL * 1000 * 1000);
+    two.Turn();
+  }
+  EXPECT_TRUE(two.nodes[0].link->Failed());
+  EXPECT_EQ(two.nodes[0].lost.size(), 1U);
 }
 
 TEST(LinkTest, AnImpossiblePodHurtsItsOwnConnectionOnly) {

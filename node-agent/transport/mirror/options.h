@@ -26,6 +26,7 @@ struct MirrorOptions {
   std::uint64_t lazy_credit_ns = 10ULL * 1000 * 1000;     // how long the far side may wait for a head that it hardly needs
   std::uint64_t ping_after_ns = 500ULL * 1000 * 1000;     // of silence behind something that the far agent has to do
   std::uint64_t ping_timeout_ns = 2000ULL * 1000 * 1000;  // then the link is given up
+  std::uint64_t keepalive_ns = 2000ULL * 1000 * 1000;     // between two pings, while something is to come from the far side: a slow reader
   std::uint64_t spin_ns = 0;                              // how long the loop polls before it sleeps, at most; 0: never
 };
 

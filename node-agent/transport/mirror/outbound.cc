@@ -227,14 +227,19 @@ void Outbound::OnNotify() {
 
 void Outbound::OnState(LinkContext& link, const Record& state) {
   // Everything here is for the pod, whose shim bounds it; only the head is used here as well.
+  channel::SideWords& far = *words_.far;
   const std::uint64_t head = state.large[0];
-  words_.far->attached.store(static_cast<std::uint32_t>(state.large[1]), std::memory_order_release);
-  words_.far->wants_tcp.store(state.small[1], std::memory_order_release);
+  const bool asked = far.wants_tcp.exchange(state.small[1], std::memory_order_acq_rel) != state.small[1];
+  far.attached.store(static_cast<std::uint32_t>(state.large[1]), std::memory_order_release);
   // Before `finished`: a sender that sees the generation finished sees the head that belongs to it.
-  if (head > words_.far->head.load(std::memory_order_relaxed)) words_.far->head.store(head, std::memory_order_release);
-  words_.far->finished_generation.store(state.small[0], std::memory_order_release);
+  if (head > far.head.load(std::memory_order_relaxed)) far.head.store(head, std::memory_order_release);
+  far.finished_generation.store(state.small[0], std::memory_order_release);
   if (mode_ == Mode::kMirroring && head > head_ && head <= sent_) head_ = head;
-  WakeWaiter(link, spec_.number, words_.pod->space_waiter);
+  // With less room than that a sender would go to sleep again at once.
+  const std::uint64_t room = (1ULL << capacity_log2_) - (tail_ - head_);
+  if (asked || mode_ != Mode::kMirroring || room >= channel::WritableRoom(capacity_log2_))
+    WakeWaiter(link, spec_.number, words_.pod->space_waiter);
+  if (asked) WakeWaiter(link, spec_.number, words_.pod->data_waiter);  // a program that only receives is to leave the ring it sends on
 }
 
 void Outbound::ConsiderEnd(LinkContext& link) {

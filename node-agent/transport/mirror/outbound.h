@@ -46,7 +46,8 @@ class Outbound {
   [[nodiscard]] bool HasNews() const;
   [[nodiscard]] bool WaitsForDone() const { return waits_for_done_; }
   void FillIn(PathReport* report) const;
-  [[nodiscard]] bool IsMirroring() const { return mode_ == Mode::kMirroring; }
+  // Something is to come from the far side: an answer, or word of a reader.
+  [[nodiscard]] bool IsOwed() const { return mode_ == Mode::kProposing || (mode_ == Mode::kMirroring && tail_ != head_); }
 
  private:
   enum class Mode : std::uint8_t { kTcp, kProposing, kMirroring };

@@ -28,6 +28,11 @@ FakeQueuePair* FakeNetwork::Find(std::uint32_t number) const {
 bool FakeNetwork::Step() {
   std::vector<std::pair<FakeQueuePair*, bool>> able;
   for (const auto& [number, pair] : pairs_) {
+    if (pair->held_ != 0) {
+      --pair->held_;
+      continue;
+    }
+    if (holds_ && Below(300) == 0) pair->held_ = Below(600);
     if (pair->CanMove()) able.emplace_back(pair, true);
     if (pair->CanAcknowledge()) able.emplace_back(pair, false);
   }

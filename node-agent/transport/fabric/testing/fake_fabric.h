@@ -52,6 +52,8 @@ class FakeNetwork {
   void Heal() { cut_[0] = cut_[1] = false; }
   [[nodiscard]] bool IsCut() const { return cut_[0] || cut_[1]; }
 
+  // From now on a queue pair may be held up for long, so that others overtake it by far.
+  void HoldUp() { holds_ = true; }
   void SetRetryBudget(std::uint64_t ns) { budget_ns_ = ns; }
   [[nodiscard]] NetworkCounts& Counts() { return counts_; }
   std::uint64_t Below(std::uint64_t n) { return random_() % n; }
@@ -66,6 +68,7 @@ class FakeNetwork {
   std::uint64_t now_ns_ = 1;
   std::uint64_t budget_ns_ = 7ULL * 1000 * 1000 * 1000;
   bool cut_[2] = {};
+  bool holds_ = false;
   std::uint32_t next_number_ = 17;
   std::uint32_t next_key_ = 1000;
   std::map<std::uint32_t, FakeQueuePair*> pairs_;
@@ -122,6 +125,7 @@ class FakeQueuePair final : public QueuePair {
   std::uint32_t number_;
   std::uint32_t far_number_ = 0;
   bool failed_ = false;
+  std::uint64_t held_ = 0;       // steps for which nothing of it moves
   std::deque<Posted> requests_;  // not acknowledged, in order; those carried out first
   std::size_t carried_out_ = 0;
   std::deque<ReceiveRequest> receives_;

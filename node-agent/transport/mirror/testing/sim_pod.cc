@@ -68,10 +68,10 @@ Commit SimPod::CommitState() const {
 void SimPod::StepSend() {
   if (tx_.mode == TxMode::kRing) {
     const bool asked = view_.theirs->wants_tcp.load(std::memory_order_acquire) == tx_.generation;
-    if (!PathHolds() || asked || (restless_ && below_(60) == 0)) Leave();
+    if (!PathHolds() || asked || below_(60) == 0) Leave();
   }
   Flush();
-  if (tx_.mode == TxMode::kTcp && below_(restless_ ? 6 : 2) == 0) GoUp();
+  if (tx_.mode == TxMode::kTcp && below_(6) == 0) GoUp();
   // Bells, also needless ones; only a committed ring is framed.
   if (tx_.mode == TxMode::kRing && CommitState() == Commit::kCommitted && below_(10) == 0) (void)view_.out_tcp->Send({&tx_.marker, 1});
   SendSome();
@@ -189,7 +189,7 @@ channel::Proposal SimPod::Load() const {
 }
 
 bool SimPod::CanReceive() const {
-  if (killed_ || end_ != End::kNone || reader_paused_) return false;
+  if (killed_ || end_ != End::kNone) return false;
   return !receive_sleeps_ || !view_.in_tcp->Peek().empty() || (view_.in_tcp->FinArrived() && !asked_);
 }
 

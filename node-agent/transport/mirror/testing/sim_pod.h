@@ -64,10 +64,7 @@ class SimPod {
     lease_over_ = true;
     Wake();
   }
-  void RegainLease() { lease_over_ = false; }
   void Wake() { send_sleeps_ = receive_sleeps_ = false; }
-  void SetPaused(bool paused) { reader_paused_ = paused; }
-  void StayOnRing() { restless_ = false; }  // no more going up and down for fun
 
   [[nodiscard]] bool CanSend() const { return !killed_ && !finished_ && !send_sleeps_; }
   [[nodiscard]] bool CanReceive() const;
@@ -78,8 +75,10 @@ class SimPod {
   [[nodiscard]] std::uint64_t Published() const { return out_.pos; }
   [[nodiscard]] std::uint64_t Received() const { return in_.pos; }
   [[nodiscard]] std::uint64_t UpAt() const { return up_at_; }  // where the last proposal began
-  [[nodiscard]] bool OnRing() const { return tx_.mode == channel::SwitchSender::Mode::kRing; }
-  [[nodiscard]] bool InFlux() const { return tx_.mode == channel::SwitchSender::Mode::kLeaving; }
+  // On the ring, and what is there needs no more action of this end to arrive.
+  [[nodiscard]] bool IsMirrored() const {
+    return tx_.mode == channel::SwitchSender::Mode::kRing && CommitState() == channel::Commit::kCommitted && PathHolds();
+  }
   [[nodiscard]] const PodCounts& Counts() const { return counts_; }
   [[nodiscard]] const std::string& Wrong() const { return wrong_; }  // empty: nothing
   [[nodiscard]] std::string State() const;
@@ -121,14 +120,14 @@ class SimPod {
   std::uint64_t up_at_ = 0;
   bool last_aborted_ = false;
   std::uint64_t accepted_;
-  bool killed_ = false, finished_ = false, send_sleeps_ = false, lease_over_ = false, restless_ = true;
+  bool killed_ = false, finished_ = false, send_sleeps_ = false, lease_over_ = false;
 
   channel::ConsumerState in_;
   channel::SwitchReceiver rx_;
   bool framed_ = false;     // in kRing: a frame of this generation was seen
   bool took_ring_ = false;  // ... or ring bytes
   bool asked_ = false;
-  bool receive_sleeps_ = false, reader_paused_ = false;
+  bool receive_sleeps_ = false;
   End end_ = End::kNone;
 };
 

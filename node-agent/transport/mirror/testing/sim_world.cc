@@ -12,6 +12,7 @@ constexpr std::uint64_t kMs = 1000 * 1000;
 constexpr std::uint64_t kLeaseNs = 5000 * kMs;
 constexpr std::uint32_t kAgentObject = channel::kFirstWakeFd + 3;
 constexpr std::uint64_t kMaxSteps = 400000;
+constexpr std::uint64_t kSettleSteps = 100000;
 
 }  // namespace
 
@@ -58,6 +59,7 @@ World::World(std::uint64_t seed, WorldMemory* memory, Tally* tally) : seed_(seed
     if (lane.quantum != 0) lane.quantum = 512U << Below(6);
   }
   network_.SetRetryBudget((200 + Below(7000)) * kMs);
+  if (Below(2) == 0) network_.HoldUp();
   faulty_ = Below(5) != 0;
   relinks_left_ = static_cast<std::uint32_t>(Below(4));
   pairs_.resize(1 + Below(4));
@@ -178,6 +180,7 @@ void World::StepAgent(Node& node) {
     node.link->Close(number);
   }
   if (worked || Below(3) == 0) return;
+  for (std::uint64_t pods = Below(3); pods != 0; --pods) StepPods();  // between the last look and the arming
   if (node.link->PrepareToSleep(network_.Now())) {
     node.asleep = true;
     ++tally_->agent_sleeps;
@@ -194,7 +197,7 @@ void World::StepPods() {
     if (pod.CanReceive()) pod.StepReceive();
   } else if (ending_) {
     if (!pod.Finished() && !pod.Killed()) (void)pod.Finish();
-  } else if (pod.CanSend()) {
+  } else if (!settling_ && pod.CanSend()) {
     pod.StepSend();
   }
 }
@@ -297,6 +300,19 @@ void World::ConsiderReopening() {
   }
 }
 
+bool World::AllArrived() const {
+  if (network_.IsCut()) return false;
+  for (const Pair& pair : pairs_) {
+    for (std::size_t i = 0; i < 2; ++i) {
+      const SimPod& sender = *pair.pods[i];
+      const SimPod& receiver = *pair.pods[1 - i];
+      if (receiver.Killed() || receiver.Ended() != SimPod::End::kNone || !sender.IsMirrored()) continue;
+      if (receiver.Received() != sender.Published()) return false;
+    }
+  }
+  return true;
+}
+
 bool World::AllEnded() const {
   for (const Pair& pair : pairs_) {
     for (const auto& pod : pair.pods) {
@@ -312,8 +328,13 @@ std::string World::Run() {
   std::uint64_t step = 0;
   for (; wrong_.empty(); ++step) {
     if (step == active_steps) {
-      ending_ = true;
+      settling_ = true;
       faulty_ = false;
+    }
+    // Nobody sends any more: what is on rings arrives without anything that follows it.
+    if (settling_ && !ending_) {
+      ending_ = AllArrived();
+      if (!ending_ && step > active_steps + kSettleSteps) wrong_ = "bytes on a ring never arrive";
     }
     if (ending_ && AllEnded()) break;
     if (step > kMaxSteps) {

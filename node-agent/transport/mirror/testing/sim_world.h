@@ -84,6 +84,7 @@ class World {
   void AdvanceTime();
   void TearDownIfLost();
   void ConsiderReopening();
+  [[nodiscard]] bool AllArrived() const;
   [[nodiscard]] bool AllEnded() const;
   [[nodiscard]] std::string Describe(const Node& node, std::uint16_t connection) const;
   [[nodiscard]] std::string Judge();
@@ -97,7 +98,7 @@ class World {
   MirrorOptions options_;
   std::array<Node, 2> nodes_;
   std::vector<Pair> pairs_;
-  bool faulty_ = false, ending_ = false;
+  bool faulty_ = false, settling_ = false, ending_ = false;
   std::uint32_t relinks_left_ = 0;
   std::uint64_t heal_at_ = UINT64_MAX;
   std::string wrong_;

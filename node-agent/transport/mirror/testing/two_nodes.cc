@@ -5,6 +5,11 @@
 #include <cstdlib>
 
 namespace vsocket::transport::testing {
+namespace {
+
+constexpr std::uint64_t kSoonNs = 1000ULL * 1000 * 1000;
+
+}  // namespace
 
 TwoNodes::TwoNodes(std::uint32_t connections, const MirrorOptions& options) {
   for (std::size_t i = 0; i < 2; ++i) {
@@ -83,13 +88,14 @@ bool TwoNodes::Settle() {
     for (Node& node : nodes) {
       busy |= node.link->Poll(network.Now());
       const std::uint64_t deadline = node.link->NextDeadline();
-      if (!busy && deadline != kNoDeadline && deadline > network.Now()) network.Advance(deadline - network.Now());
-      busy |= deadline != kNoDeadline;
+      if (deadline > network.Now() + kSoonNs) continue;
+      if (!busy && deadline > network.Now()) network.Advance(deadline - network.Now());
+      busy = true;
     }
     if (busy) continue;
     bool asleep = true;
     for (Node& node : nodes) {
-      asleep &= node.link->PrepareToSleep(network.Now()) && node.link->NextDeadline() == kNoDeadline && !node.device->Notified();
+      asleep &= node.link->PrepareToSleep(network.Now()) && node.link->NextDeadline() > network.Now() + kSoonNs && !node.device->Notified();
       node.device->ClearNotifications();
     }
     if (asleep && !network.Step()) return true;

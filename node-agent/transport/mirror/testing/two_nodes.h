@@ -41,7 +41,7 @@ class TwoNodes {
   explicit TwoNodes(std::uint32_t connections, const MirrorOptions& options = {});
   ~TwoNodes();
 
-  // Agents and network run until neither has anything to do and both sleep. False: that never came.
+  // Agents and network run until neither has anything to do within a second and both sleep. False: that never came.
   [[nodiscard]] bool Settle();
   // One turn of each, and some packets.
   void Turn(std::uint64_t advance_ns = 1000);
