@@ -147,6 +147,7 @@ class Peers::Impl final : public Outgoing {
     counters.sessions = sessions_;
     counters.refused_certificates = voice_->refused;
     counters.breaches = breaches_;
+    counters.pauses = pauses_;
     for (const auto& [id, conversation] : conversations_) {
       if (conversation->session->GetState() == Session::State::kOpen) ++counters.connected;
     }
@@ -315,6 +316,7 @@ class Peers::Impl final : public Outgoing {
     // Who does not read what it is answered is not read from.
     if (conversation.session->GetState() != Session::State::kClosed && conversation.stream->Backlog() >= kHighWater) {
       conversation.paused = true;
+      ++pauses_;
     } else {
       conversation.stream->ReadOn();  // of a closed one too, to see its end
     }
@@ -386,7 +388,7 @@ class Peers::Impl final : public Outgoing {
   std::map<Id, std::unique_ptr<Conversation>> conversations_;
   bool closing_ = false, listener_stopped_ = false;
   std::promise<void> all_gone_;  // conversations_ is empty and stays so
-  std::uint64_t dials_ = 0, sessions_ = 0, breaches_ = 0;
+  std::uint64_t dials_ = 0, sessions_ = 0, breaches_ = 0, pauses_ = 0;
 
   std::unique_ptr<Listener> listener_;
   std::shared_ptr<EventThread> thread_;  // last: it uses everything above from its first moment

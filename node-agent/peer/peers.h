@@ -41,6 +41,7 @@ struct PeersCounters {
   std::uint64_t dials = 0, sessions = 0;
   std::uint64_t refused_certificates = 0;
   std::uint64_t breaches = 0;  // sessions ended because the far agent broke the protocol
+  std::uint64_t pauses = 0;    // a peer was not read from, because it left answers unread
   std::uint32_t connected = 0;
 };
 

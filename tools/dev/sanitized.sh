@@ -6,7 +6,7 @@
 #
 # ASan+UBSan: every test that is a program. TSan: only what has threads or shared memory of its own, as shell patterns on ctest names; gRPC
 # and protobuf come from Debian uninstrumented, so TSan would report their innards.
-tsan_patterns=('base_*' 'channel_*' 'shim_*' 'broker_*' 'transport_*' 'torture*' 'kube_event_*' 'policy_concurrency_test')
+tsan_patterns=('base_*' 'channel_*' 'shim_*' 'broker_*' 'transport_*' 'torture*' 'kube_event_*' 'peer_event_*' 'policy_concurrency_test')
 
 # What the tests labelled `shim` need to be built.
 # shellcheck disable=SC2034  # used by test.sh
