@@ -180,7 +180,7 @@ proctype A() {
        agen = sgen; mirroring = false; asent = sX; ahead = sX; ab!PROPOSE,sgen,sX,sm }
   :: atomic { WORKS_A && mirroring && commit == COMMITTED && sgen == agen && asent < spos && A_ROOM && LANE_ROOM ->
 #ifdef BAD_POSITION_FIRST
-       Post(255, asent + 1); if :: LANE_ROOM -> Post(asent, 0) :: else fi;
+       Post(255, asent + 1); Post(asent, 0);
 #else
        Post(asent, asent + 1);
 #endif
