@@ -32,7 +32,7 @@ SILENCE_SECONDS, PATIENCE_SECONDS = 1.0, 10.0
 
 class Prober:
     def __init__(self, name, prefix):
-        self.name = name
+        self.name, self.prefix = name, prefix
         argv = [*prefix, sys.executable, os.path.join(HERE, "prober.py"), *map(str, PORTS)]
         self.process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         if self.process.stdout.readline() != "ready\n":
@@ -63,6 +63,10 @@ class Matrix:
         self.bridge = [SUBNET.replace(".0/24", ".1"), SUBNET6.replace("::/64", "::1")]
         self.probers = {pod.name: Prober(pod.name, pod.prefix()) for pod in self.pods}
         self.probers["node"] = Prober("node", ["nsenter", f"--net=/run/netns/{node.netns}"])
+        # An address whose uniqueness is still being found out is no source: a datagram would go out, and be answered, by link-local ones.
+        for prober in self.probers.values():
+            wait_until(lambda prefix=prober.prefix: not subprocess.check_output([*prefix, "ip", "-6", "-o", "addr", "show", "tentative"]),
+                       f"the addresses of {prober.name}")
         self.namespaces = {name: labels | {"kubernetes.io/metadata.name": name} for name, labels in NAMESPACES.items()}
         self.cells_tried = self.traces = self.changes = 0
 
