@@ -92,6 +92,10 @@ def main():
             outputs = test.checked("a reader that sleeps stops only itself", "--traffic", "slow", "--connections", "8", "--seconds", "4")
             moved = [int(number) for number in re.findall(r"(\d+) received and checked", " ".join(outputs))]
             test.claim(min(moved, default=0) > 1 << 20, "... and the others move megabytes meanwhile")
+            outputs = test.checked("the same with agents and pods that poll", "--connections", "4", "--seconds", "4",
+                                   "--spin-us", "50000", "--pods-poll")
+            cells = [int(number) for number in re.findall(r"(\d+) positions", " ".join(outputs))]
+            test.claim(sum(cells) > 5, f"... by positions that wake nobody: {sum(cells)}")
             counts = {connections: test.queue_pairs(connections) for connections in (1, 200)}
             test.claim(set(counts.values()) == {3}, f"three queue pairs with 1 connection and with 200: {counts}")
             idle = test.checked("an idle agent", "--traffic", "idle", "--connections", "50", "--seconds", "6")
