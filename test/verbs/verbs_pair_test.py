@@ -9,6 +9,7 @@ import argparse
 import json
 import os
 import re
+import subprocess
 import sys
 import time
 
@@ -101,7 +102,7 @@ def main():
             used = [float(number) for number in re.findall(r"used ([0-9.]+) ms of cpu", " ".join(idle))]
             test.claim(len(used) == 2 and max(used) < 1, f"... uses no processor: {used} ms")
             test.cut()
-        except Failure as failure:
+        except (Failure, subprocess.TimeoutExpired) as failure:
             test.claim(False, str(failure))
     print("PASS" if test.failed == 0 else f"FAIL: {test.failed} claims")
     return 1 if test.failed else 0

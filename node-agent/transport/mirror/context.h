@@ -20,7 +20,7 @@ struct ConnectionSpec {
   std::uint32_t epoch = 0;        // the same at both agents; another one for each use of the number
   RingMemory* memory = nullptr;   // outlives the connection
   std::uint32_t slot = 0;         // < kSlots
-  std::uint32_t wake_target = 0;  // the agent's own wake object in this region: kFirstWakeFd + i
+  std::uint32_t wake_target = 0;  // the agent's own wake object, one for a region: kFirstWakeFd + i
   std::uint32_t path = 0;         // not 0; another one for each link that the slot's connection has had
   std::uint64_t far_ring = 0;     // the far side's receiving ring, in its agent's addresses
   std::uint32_t far_key = 0;      // ... and the key for it

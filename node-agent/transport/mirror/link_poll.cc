@@ -199,8 +199,6 @@ bool Link::ArmConnections() {
   for (std::size_t i = 0; i < active_.size();) {
     Connection* connection = Find(active_[i]);
     if (connection != nullptr && !connection->lost && !connection->closing) {
-      auto& rung = connection->spec.memory->Header().rung[1 - connection->spec.memory->LocalSide()];
-      channel::ExpectRing(rung.object[connection->spec.wake_target - channel::kFirstWakeFd]);
       if (connection->in.ExpectsHead()) connection->words.far->space_waiter.store(connection->spec.wake_target, std::memory_order_release);
       channel::Arm(connection->words.far->data_waiter, connection->spec.wake_target);
       if (connection->out.HasNews() || connection->in.HasNews()) {
@@ -233,6 +231,11 @@ bool Link::PrepareToSleep(std::uint64_t now_ns) {
 void Link::Rung(const RingMemory& memory) {
   const auto found = by_memory_.find(&memory);
   if (found == by_memory_.end()) return;
+  // Words stay armed over many sleeps, so what A0 of wake.h does before a sleep is done here, before the look at all of them: a pod that
+  // took its word and found the object rung already has taken it before this fence, and is seen.
+  auto& rung = memory.Header().rung[1 - memory.LocalSide()];
+  channel::ExpectRing(rung.object[Find(found->second.front())->spec.wake_target - channel::kFirstWakeFd]);
+  channel::SleepWakeFence();
   for (const std::uint16_t number : found->second) {
     Connection& connection = *Find(number);
     const bool data = connection.words.far->data_waiter.load(std::memory_order_acquire) == channel::kNobody;

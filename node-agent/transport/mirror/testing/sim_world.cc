@@ -108,7 +108,12 @@ void World::MakePair(std::size_t index) {
                        pair.tcp[1 - i].get()};
     pair.pods[i] = std::make_unique<SimPod>(view, pair.patterns[i].get(), pair.patterns[1 - i].get(), pair.start[i], pair.start[1 - i],
                                             [this](std::uint64_t n) { return Below(n); });
-    pair.pods[i]->ring_agent = [this, i] { nodes_[i].rung = true; };
+    pair.pods[i]->ring_agent = [this, i] {
+      // As the shim's RingWakeFd: one ring is enough until the agent has looked.
+      auto* header = reinterpret_cast<channel::RegionHeader*>(memory_->Map(static_cast<int>(i)));
+      auto& rung = header->rung[1 - i].object[kAgentObject - channel::kFirstWakeFd];
+      if (rung.exchange(1) == 0) nodes_[i].rung = true;
+    };
   }
 }
 
@@ -121,6 +126,7 @@ bool World::LinkUp() {
     if (!link) return false;
     node.link = std::move(link.Value());
     node.asleep = node.rung = false;
+    node.memory->Header().rung[1 - node.index].object[kAgentObject - channel::kFirstWakeFd].store(0);
   }
   for (std::size_t i = 0; i < 2; ++i) {
     if (!nodes_[i].link->Connect(nodes_[1 - i].link->Local(), network_.Now())) return false;
@@ -165,7 +171,6 @@ void World::StepAgent(Node& node) {
   node.device->ClearNotifications();
   if (node.rung) {
     node.rung = false;
-    node.memory->Header().rung[1 - node.index].object[kAgentObject - channel::kFirstWakeFd].store(0);
     node.link->Rung(*node.memory);
   }
   DeviceEvent event;
