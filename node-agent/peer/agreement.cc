@@ -99,13 +99,8 @@ void Agreement::TakeBack(std::uint64_t netns_cookie, std::uint64_t socket_cookie
     if (peers_[node].up) out_.SendTo(node, Withdraw{offer});
     return;
   }
-  for (auto& [node, peer] : peers_) {
-    const auto at =
-        std::find_if(peer.channels.begin(), peer.channels.end(), [&](const auto& entry) { return SocketOf(entry.second.own) == socket; });
-    if (at == peer.channels.end()) continue;
-    if (peer.up) out_.SendTo(node, Close{at->first, Reason::kClosing});
-    End(node, peer, at, {Reason::kClosing, "withdrawn", 0});
-    return;
+  if (const auto held = channel_by_own_socket_.find(socket); held != channel_by_own_socket_.end()) {
+    CloseChannel(PeerChannel(held->second), Reason::kClosing);
   }
 }
 
@@ -145,10 +140,19 @@ void Agreement::Reconsider() {
   }
 }
 
+void Agreement::Add(const std::string& node, Peer& peer, std::uint64_t number, Channel channel) {
+  peer.taken.insert(SocketOf(channel.far));
+  peer.taken_wire.insert(channel.far.wire);
+  channel_by_own_socket_[SocketOf(channel.own)] = {node, number};
+  deadlines_.emplace_back(channel.deadline_ns, PeerChannel{node, number});
+  peer.channels.emplace(number, std::move(channel));
+}
+
 Agreement::Channels::iterator Agreement::End(const std::string& node, Peer& peer, Channels::iterator at, const PeerRefusal& why) {
   const PeerChannel channel{node, at->first};
   ++(at->second.state == Channel::State::kOpen ? counters_.closed : counters_.aborted);
   Release(peer, at->second.far);
+  channel_by_own_socket_.erase(SocketOf(at->second.own));
   const auto next = peer.channels.erase(at);
   host_.Closed(channel, why);
   return next;
@@ -226,33 +230,37 @@ bool Agreement::Receive(const std::string& node, const Message& message, std::ui
       message);
 }
 
+Agreement::Channel* Agreement::Waits(const PeerChannel& channel) {
+  auto& channels = peers_[channel.node].channels;
+  const auto at = channels.find(channel.number);
+  return at == channels.end() || at->second.state == Channel::State::kOpen ? nullptr : &at->second;
+}
+
 void Agreement::Tick(std::uint64_t now_ns) {
+  while (!deadlines_.empty() && now_ns >= deadlines_.front().first) {
+    const auto [deadline_ns, name] = deadlines_.front();
+    deadlines_.pop_front();
+    const Channel* channel = Waits(name);
+    if (channel == nullptr || channel->deadline_ns != deadline_ns) continue;
+    Peer& peer = peers_[name.node];
+    out_.SendTo(name.node, Abort{name.number, Reason::kNoPeer, "no answer in time"});
+    End(name.node, peer, peer.channels.find(name.number),
+        {Reason::kNoPeer, "the agent of node " + name.node + " does not answer", kRetryMs});
+  }
   for (auto& [node, peer] : peers_) {
+    // Only channels in use outlive a stream.
+    if (peer.up || now_ns < peer.lost_ns + limits_.resume_ns) continue;
     for (auto at = peer.channels.begin(); at != peer.channels.end();) {
-      const bool open = at->second.state == Channel::State::kOpen;
-      if (!open && now_ns >= at->second.deadline_ns) {
-        const PeerRefusal why{Reason::kNoPeer, "the agent of node " + node + " does not answer", kRetryMs};
-        out_.SendTo(node, Abort{at->first, why.reason, "no answer in time"});
-        at = End(node, peer, at, why);
-      } else if (open && !peer.up && now_ns >= peer.lost_ns + limits_.resume_ns) {
-        at = End(node, peer, at, {Reason::kNoPeer, "the agent of node " + node + " has been away too long", kRetryMs});
-      } else {
-        ++at;
-      }
+      at = End(node, peer, at, {Reason::kNoPeer, "the agent of node " + node + " has been away too long", kRetryMs});
     }
   }
 }
 
-std::uint64_t Agreement::NextTick() const {
-  std::uint64_t next = UINT64_MAX;
+std::uint64_t Agreement::NextTick() {
+  while (!deadlines_.empty() && Waits(deadlines_.front().second) == nullptr) deadlines_.pop_front();
+  std::uint64_t next = deadlines_.empty() ? UINT64_MAX : deadlines_.front().first;
   for (const auto& [node, peer] : peers_) {
-    for (const auto& [number, channel] : peer.channels) {
-      if (channel.state != Channel::State::kOpen) {
-        next = std::min(next, channel.deadline_ns);
-      } else if (!peer.up) {
-        next = std::min(next, peer.lost_ns + limits_.resume_ns);
-      }
-    }
+    if (!peer.up && !peer.channels.empty()) next = std::min(next, peer.lost_ns + limits_.resume_ns);
   }
   return next;
 }

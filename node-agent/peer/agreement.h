@@ -14,6 +14,7 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <map>
 #include <optional>
 #include <set>
@@ -80,7 +81,7 @@ class Agreement {
   [[nodiscard]] bool Receive(const std::string& node, const Message& message, std::uint64_t now_ns, std::string* why);
 
   void Tick(std::uint64_t now_ns);
-  [[nodiscard]] std::uint64_t NextTick() const;  // UINT64_MAX: never by itself
+  [[nodiscard]] std::uint64_t NextTick();  // UINT64_MAX: never by itself
 
   [[nodiscard]] const AgreementCounters& Counters() const { return counters_; }
   [[nodiscard]] std::size_t OffersOf(const std::string& node) const;    // the far agent's that wait here
@@ -123,9 +124,12 @@ class Agreement {
   void TryMatch(const std::string& node, Peer& peer, std::uint64_t offer, std::uint64_t now_ns);
   void Begin(const std::string& node, Peer& peer, std::uint64_t own_offer, std::uint64_t far_offer, std::uint64_t now_ns);
   [[nodiscard]] std::optional<model::PeerRefusal> Objection(const std::string& node, const model::PeerEnd& end) const;
+  // The channel, if it still waits for an answer.
+  Channel* Waits(const model::PeerChannel& channel);
   void DropOwn(std::uint64_t offer);
   void DropFar(Peer& peer, std::uint64_t offer);
   void Release(Peer& peer, const model::PeerEnd& far);
+  void Add(const std::string& node, Peer& peer, std::uint64_t number, Channel channel);
   // Gives the iterator behind it. The channel's own end is told by PeerHost::Closed.
   Channels::iterator End(const std::string& node, Peer& peer, Channels::iterator at, const model::PeerRefusal& why);
   void Remember(Own own);
@@ -157,6 +161,9 @@ class Agreement {
   std::map<Socket, std::uint64_t> own_by_socket_;
   std::map<std::pair<std::string, model::AddressPair>, std::uint64_t> own_by_wire_;
   std::map<std::string, Peer> peers_;
+  std::map<Socket, model::PeerChannel> channel_by_own_socket_;
+  // Whose answers are waited for, soonest first: all wait equally long. May hold channels that wait no more.
+  std::deque<std::pair<std::uint64_t, model::PeerChannel>> deadlines_;
   AgreementCounters counters_;
 };
 

@@ -100,9 +100,7 @@ void Agreement::Begin(const std::string& node, Peer& peer, std::uint64_t own_off
   PeerRefusal why{Reason::kNoMemory, "", kRetryMs};
   const auto setup = host_.Prepare({node, number}, channel.own, channel.far, peer.terms.transport, nullptr, &why);
   if (!setup) return deny(why);
-  peer.taken.insert(SocketOf(channel.far));
-  peer.taken_wire.insert(channel.far.wire);
-  peer.channels.emplace(number, std::move(channel));
+  Add(node, peer, number, std::move(channel));
   out_.SendTo(node, Accept{number, own_offer, far_offer, peer.terms.transport, *setup});
 }
 
@@ -169,9 +167,7 @@ bool Agreement::OnFirstAccept(const std::string& node, Peer& peer, const Accept&
   PeerRefusal refusal{Reason::kNoMemory, "", kRetryMs};
   const auto setup = host_.Prepare(name, channel.own, channel.far, accept.transport, &accept.setup, &refusal);
   if (!setup) return abort(refusal);
-  peer.taken.insert(SocketOf(channel.far));
-  peer.taken_wire.insert(channel.far.wire);
-  peer.channels.emplace(accept.channel, std::move(channel));
+  Add(node, peer, accept.channel, std::move(channel));
   out_.SendTo(node, Accept{accept.channel, accept.other_offer, accept.own_offer, accept.transport, *setup});
   return true;
 }

@@ -19,6 +19,7 @@ class Agent:
         self.cluster = os.path.join(work, "cluster")
         self.socket = os.path.join(work, "rpc.sock")
         self.process = None
+        self.patience = 15  # seconds that it may take to be ready
         os.makedirs(self.cluster, exist_ok=True)
 
     def argv(self):
@@ -41,7 +42,7 @@ class Agent:
         if not os.access(self.program, os.X_OK):
             raise Failure(f"{self.program} is not built")
         self.process = Process(self.argv(), os.path.join(self.work, "agent.log"))
-        wait_written(self._ready, "the agent to be ready", self.work, self.process, timeout=15)
+        wait_written(self._ready, "the agent to be ready", self.work, self.process, timeout=self.patience)
         return self
 
     def _ready(self):

@@ -53,6 +53,7 @@ class Calls:
 def main():
     build, name, subnet, *flags = sys.argv[1:]
     with Node(build, agent_flags=flags, name=name, subnet=subnet, own_netns=False) as node:
+        node.agent.patience = 90  # emulation
         calls = Calls(node)
         print(json.dumps({"value": {"work": node.work}}), flush=True)
         for line in sys.stdin:
