@@ -12,7 +12,7 @@ folder=$(mkdir -p "$1" && cd "$1" && pwd)
 exec 9>"$folder/.lock"
 flock 9 # one builder at a time; the others find it done
 [[ ! -f "$folder/versions" || $(<"$folder/versions") != "$kubernetes $etcd" ]] || exit 0
-command -v go >/dev/null || { echo "no go compiler: Go 1.24 or later is needed to build kube-apiserver" >&2; exit 3; }
+go=$("$(dirname "$(readlink -f "$0")")/../lib/go_toolchain.sh" "$folder")
 
 work=$(mktemp -d "$folder/build.XXXXXX")
 trap 'chmod -R u+w "$work"; rm -rf "$work"' EXIT
@@ -21,7 +21,7 @@ export GOTOOLCHAIN=local CGO_ENABLED=0 GOFLAGS=-mod=mod GOMODCACHE=${GOMODCACHE:
 # A module that requires k8s.io/kubernetes. What that one requires at v0.0.0 is published as v0.MINOR.PATCH ("staging" repositories).
 mkdir "$work/kubernetes" "$work/etcd"
 cd "$work/kubernetes"
-gomod=$(go mod download -json "k8s.io/kubernetes@$kubernetes" | sed -n 's/.*"GoMod": "\(.*\)",/\1/p')
+gomod=$("$go" mod download -json "k8s.io/kubernetes@$kubernetes" | sed -n 's/.*"GoMod": "\(.*\)",/\1/p')
 staging=v0${kubernetes#v1}
 {
   echo "module controlplane"
@@ -37,18 +37,18 @@ package controlplane
 import _ "k8s.io/kubernetes/cmd/kube-apiserver"
 import _ "k8s.io/kubernetes/cmd/kubectl"
 GO
-go mod tidy 2>"$work/log" || { tail -n 20 "$work/log" >&2; exit 1; }
+"$go" mod tidy 2>"$work/log" || { tail -n 20 "$work/log" >&2; exit 1; }
 flags=
 for package in k8s.io/component-base/version k8s.io/client-go/pkg/version; do
   flags+=" -X $package.gitVersion=$kubernetes -X $package.gitMajor=1 -X $package.gitMinor=$(cut -d. -f2 <<<"$kubernetes")"
 done
-go build -p "${JOBS:-2}" -trimpath -buildvcs=false -ldflags "-s -w $flags" -o "$work/" \
+"$go" build -p "${JOBS:-2}" -trimpath -buildvcs=false -ldflags "-s -w $flags" -o "$work/" \
   k8s.io/kubernetes/cmd/kube-apiserver k8s.io/kubernetes/cmd/kubectl
 
 cd "$work/etcd"
-go mod init controlplane >/dev/null 2>&1
-go get "go.etcd.io/etcd/server/v3@$etcd" 2>"$work/log" || { tail -n 20 "$work/log" >&2; exit 1; }
-go build -p "${JOBS:-2}" -trimpath -buildvcs=false -ldflags "-s -w" -o "$work/etcd-program" go.etcd.io/etcd/server/v3
+"$go" mod init controlplane >/dev/null 2>&1
+"$go" get "go.etcd.io/etcd/server/v3@$etcd" 2>"$work/log" || { tail -n 20 "$work/log" >&2; exit 1; }
+"$go" build -p "${JOBS:-2}" -trimpath -buildvcs=false -ldflags "-s -w" -o "$work/etcd-program" go.etcd.io/etcd/server/v3
 
 mv "$work/kube-apiserver" "$work/kubectl" "$folder/"
 mv "$work/etcd-program" "$folder/etcd"
