@@ -1,7 +1,7 @@
 #!/bin/bash
 # go_toolchain.sh FOLDER: prints the path of a Go compiler, 1.24 or later: the installed one, or one that is kept in FOLDER.
 #
-# Debian 12's golang-go is older than what Kubernetes is written in. With that one the toolchain is fetched as a module, like everything else.
+# Debian 12's golang-go is older than what Kubernetes is written in. With that one the toolchain is fetched as a module, as all else is.
 set -euo pipefail
 toolchain=go1.24.11
 minor=24
