@@ -30,3 +30,9 @@ function(vsocket_add_test name)
     set_tests_properties(${name} PROPERTIES LABELS "${ARG_LABELS}")
   endif()
 endfunction()
+
+# A test that runs the fuzz target in the remaining arguments (sources; libraries after LIBS) over test/corpus/`corpus`.
+function(vsocket_add_corpus_test name corpus)
+  vsocket_add_test(${name} ${PROJECT_SOURCE_DIR}/test/corpus/replay_test.cc ${ARGN})
+  target_compile_definitions(${name} PRIVATE VSOCKET_CORPUS="${PROJECT_SOURCE_DIR}/test/corpus/${corpus}")
+endfunction()

@@ -1,4 +1,5 @@
-// Runs the fuzzer's entry over test/corpus/peer in every build, so that what the fuzzer once found stays found.
+// Runs a fuzzer's entry over its corpus in every build, so that what the fuzzer once found stays found. Compiled once a fuzzer (CMake's
+// vsocket_add_corpus_test), which names the folder: VSOCKET_CORPUS.
 #include <gtest/gtest.h>
 
 #include <cstddef>
@@ -12,7 +13,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
 
 namespace {
 
-TEST(PeerCorpus, NoInputBreaksAnAgent) {
+TEST(Corpus, NoInputBreaksWhatReadsIt) {
   int inputs = 0;
   for (const auto& entry : std::filesystem::directory_iterator(VSOCKET_CORPUS)) {
     std::ifstream file(entry.path(), std::ios::binary);
@@ -21,7 +22,7 @@ TEST(PeerCorpus, NoInputBreaksAnAgent) {
     LLVMFuzzerTestOneInput(reinterpret_cast<const std::uint8_t*>(text.data()), text.size());
     inputs++;
   }
-  EXPECT_GE(inputs, 8);
+  EXPECT_GE(inputs, 7);
 }
 
 }  // namespace
