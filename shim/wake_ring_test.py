@@ -146,7 +146,8 @@ def stats_of(path, pid):
 
 
 def expect_fast(stats, who, least):
-    """While both are awake nobody rings; until the agent's answer is read, some milliseconds, the bell is TCP's."""
+    """While both are awake nobody rings, which is how it is when others want the CPUs; and until the agent's answer is read, some
+    milliseconds, the bell is TCP's."""
     if stats["fast_bells"] < least or stats["tcp_bells"] * 4 > stats["fast_bells"]:
         raise Failure(f"{who} rang by wake objects {stats['fast_bells']} times, and by TCP {stats['tcp_bells']} times: {stats}")
 
@@ -172,7 +173,7 @@ def threads_come_and_go(_node, pod, shim):
         raise Failure(f"descriptors, and eventfds among them, after {THREADS} threads one by one: {said}")
     if said["many"][0] > said["first"][0] + (2 * 2 + 1) * AT_ONCE or said["many"][1] > 4 + 2 * AT_ONCE:
         raise Failure(f"descriptors, and eventfds among them, after {WAVES} waves of {AT_ONCE} threads: {said}")
-    expect_fast(stats_of(shim["VSOCKET_STATS"], server.pid), "the server", rounds // 4)
+    expect_fast(stats_of(shim["VSOCKET_STATS"], server.pid), "the server", rounds // 30)
 
 
 def a_child_has_wake_objects(node, pod, shim):

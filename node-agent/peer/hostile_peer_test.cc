@@ -190,7 +190,7 @@ TEST_F(HostilePeerTest, AFloodFromOneThatDoesNotReadIsNotReadEither) {
       std::this_thread::sleep_for(5ms);  // nothing announces it
     }
   };
-  wait_until([&] { return victim_->Counters().pauses != 0 || written == kMany; });
+  wait_until([&] { return victim_->Counters().pauses != 0; });  // what is written may wait in buffers: the victim is behind
   EXPECT_GE(victim_->Counters().pauses, 1U) << "written: " << written;
   const auto counters = victim_->Counters().agreement;
   EXPECT_LT(counters.offers_received, kMany / 2) << "it stopped taking them";

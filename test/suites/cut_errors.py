@@ -22,7 +22,7 @@ spec: {podSelector: {}, policyTypes: [Ingress]}
 """
 
 PROGRAM = """\
-import errno, select, socket, sys
+import errno, select, signal, socket, sys
 role, address, reads = sys.argv[1:]
 if role == "server":
     s = socket.create_server((address, 7000)).accept()[0]
@@ -42,8 +42,7 @@ if role == "server":
     try:
         while reads == "yes" and s.recv(65536): pass
     except OSError: pass
-    sys.stdin.read()
-    sys.exit()
+    signal.pause()
 s.setblocking(False)
 poll.register(s, select.POLLOUT)
 sent = 0
