@@ -14,7 +14,7 @@ PROGRAMS = ("redis-server", "redis-cli", "redis-benchmark", "redis-check-aof", "
 OUTCOMES = {"ok": PASS, "err": FAIL, "exception": FAIL, "skip": SKIP, "ignore": SKIP}
 # Timings and addresses differ from run to run, names of tests must not.
 VOLATILE = re.compile(r" \(\d+ ms\)| in tests/\S+$|\d+\.\d+|0x[0-9a-f]+")
-# Which replica follows which, and how often, is drawn by lot in these: and how many rounds that makes: all of one kind are one test.
+# Which replica follows which, and how often, is drawn by lot in these: all of one kind are one test.
 DRAWN_BY_LOT = re.compile(r"integration/psync2")
 
 
