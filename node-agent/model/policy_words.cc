@@ -34,7 +34,9 @@ std::string Pods(const LabelSelector* selector) {
   return words.empty() ? "every pod" : "pods " + words;
 }
 
-const char* NameOf(Protocol protocol) {
+}  // namespace
+
+const char* ProtocolName(Protocol protocol) {
   switch (protocol) {
     case Protocol::kTcp:
       return "TCP";
@@ -45,8 +47,6 @@ const char* NameOf(Protocol protocol) {
   }
   return "";
 }
-
-}  // namespace
 
 std::string InWords(const LabelSelector& selector) {
   std::vector<std::string> terms;
@@ -69,7 +69,7 @@ std::string InWords(const PolicyPeer& peer, const std::string& policy_ns) {
 }
 
 std::string InWords(const PolicyPort& port) {
-  const std::string protocol = NameOf(port.protocol);
+  const std::string protocol = ProtocolName(port.protocol);
   if (!port.name.empty()) return protocol + " " + port.name;
   if (!port.number) return "every " + protocol + " port";
   const std::string first = std::to_string(*port.number);

@@ -11,6 +11,9 @@ namespace vsocket::model {
 
 enum class RuleDirection : std::uint8_t { kIngress, kEgress };
 
+// As the Kubernetes API has it (core/v1 Protocol): "TCP".
+const char* ProtocolName(Protocol protocol);
+
 // "app=web, tier in (a, b), !old"; empty for a selector that matches everything.
 std::string InWords(const LabelSelector& selector);
 // `policy_ns`: the policy's own namespace, which a peer without a namespaceSelector means.

@@ -3,6 +3,7 @@
 #include <string_view>
 
 #include "channel/reason.h"
+#include "node-agent/model/policy_words.h"
 #include "proto/version.h"
 
 namespace vsocket::rpc {
@@ -48,18 +49,6 @@ void ToProto(const model::DirectionVerdict& verdict, v1::DirectionVerdict* out) 
   out->set_peer(verdict.peer);
   out->set_rule_text(verdict.rule_text);
   out->set_peer_text(verdict.peer_text);
-}
-
-const char* ProtocolText(model::Protocol protocol) {
-  switch (protocol) {
-    case model::Protocol::kTcp:
-      return "TCP";
-    case model::Protocol::kUdp:
-      return "UDP";
-    case model::Protocol::kSctp:
-      return "SCTP";
-  }
-  return "";
 }
 
 v1::FlowAction ActionOf(model::FlowAction action) {
@@ -158,7 +147,7 @@ void ToProto(const model::Verdict& verdict, v1::TracePolicyResponse* out) {
     out->set_destination_ip(verdict.asked.destination.ToString());
   }
   out->set_port(verdict.asked.destination_port);
-  out->set_protocol(ProtocolText(verdict.asked.protocol));
+  out->set_protocol(model::ProtocolName(verdict.asked.protocol));
 }
 
 void ToProto(const model::PolicyInfo& policy, v1::Policy* out) {
@@ -180,7 +169,7 @@ void ToProto(const model::FlowEvent& event, v1::FlowEvent* out) {
   out->set_unix_nanos(event.unix_nanos);
   out->set_action(ActionOf(event.action));
   out->set_path(event.path == model::FlowPath::kRing ? v1::FLOW_PATH_RING : v1::FLOW_PATH_KERNEL);
-  out->set_protocol(ProtocolText(event.flow.protocol));
+  out->set_protocol(model::ProtocolName(event.flow.protocol));
   out->set_source_ip(event.flow.source.ToString());
   out->set_source_port(event.source_port);
   out->set_source_pod(event.source_pod);

@@ -20,30 +20,8 @@ sys.path.insert(0, os.path.join(HERE, "..", "lib"))
 
 from pods import Node  # noqa: E402
 from procs import Failure, run, wait_until  # noqa: E402
+from talk import FORCED, serve  # noqa: E402
 
-PORT = 7100
-FORCED = {"VSOCKET_UPGRADE_AFTER": "0"}
-# Closes what fails, and goes on.
-SERVER = """
-import selectors, socket
-listener = socket.create_server(("0.0.0.0", 7100))
-waiting = selectors.DefaultSelector()
-waiting.register(listener, selectors.EVENT_READ)
-while True:
-    for key, _ in waiting.select():
-        if key.fileobj is listener:
-            waiting.register(listener.accept()[0], selectors.EVENT_READ)
-            continue
-        try:
-            data = key.fileobj.recv(4096)
-            if data:
-                key.fileobj.sendall(data)
-        except OSError:
-            data = b""
-        if not data:
-            waiting.unregister(key.fileobj)
-            key.fileobj.close()
-"""
 # argv: address, what to do when the connection is on a ring: the shim maps the memory in one of the program's own calls.
 CLIENT = """
 import os, select, signal, socket, sys, threading
@@ -129,7 +107,7 @@ def one_round(build, strict):
         node.start_agent()
         server_pod = node.add_pod("server", labels={"app": "server"})
         client_pod = node.add_pod("client")
-        server = server_pod.start([sys.executable, "-c", SERVER], shim=FORCED).wait_listening(PORT)
+        server = serve(server_pod)
         clients = {how: client_pod.start([sys.executable, "-c", CLIENT, server_pod.ip, how], shim=FORCED)
                    for how in (*TOLD, "sleep")}
         for how, client in clients.items():

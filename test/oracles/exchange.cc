@@ -5,27 +5,16 @@
 
 #include "node-agent/kube/manifest.h"
 #include "node-agent/model/address_range.h"
+#include "node-agent/model/policy_words.h"
 
 namespace vsocket::oracles {
 namespace {
 
 using nlohmann::json;
 
-const char* NameOf(model::Protocol protocol) {
-  switch (protocol) {
-    case model::Protocol::kTcp:
-      return "TCP";
-    case model::Protocol::kUdp:
-      return "UDP";
-    case model::Protocol::kSctp:
-      return "SCTP";
-  }
-  return "";
-}
-
 model::Protocol ProtocolFrom(const std::string& name) {
   for (const auto protocol : {model::Protocol::kTcp, model::Protocol::kUdp, model::Protocol::kSctp}) {
-    if (name == NameOf(protocol)) return protocol;
+    if (name == model::ProtocolName(protocol)) return protocol;
   }
   throw std::runtime_error("no protocol: " + name);
 }
@@ -60,7 +49,7 @@ json ToJson(const model::PolicyPeer& peer) {
 }
 
 json ToJson(const model::PolicyPort& port) {
-  json out = {{"protocol", NameOf(port.protocol)}};
+  json out = {{"protocol", model::ProtocolName(port.protocol)}};
   if (!port.name.empty()) out["port"] = port.name;
   if (port.number) out["port"] = *port.number;
   if (port.end) out["endPort"] = *port.end;
@@ -94,7 +83,7 @@ json ToJson(const model::NetworkPolicy& policy) {
 json ToJson(const model::Pod& pod) {
   json container = {{"name", "main"}, {"image", "none"}};
   for (const auto& port : pod.ports) {
-    json item = {{"containerPort", port.number}, {"protocol", NameOf(port.protocol)}};
+    json item = {{"containerPort", port.number}, {"protocol", model::ProtocolName(port.protocol)}};
     if (!port.name.empty()) item["name"] = port.name;
     container["ports"].push_back(item);
   }
@@ -156,7 +145,7 @@ json ToJson(const Case& one) {
     out["flows"].push_back({{"source", flow.source.ToString()},
                             {"destination", flow.destination.ToString()},
                             {"port", flow.destination_port},
-                            {"protocol", NameOf(flow.protocol)}});
+                            {"protocol", model::ProtocolName(flow.protocol)}});
   }
   return out;
 }
